@@ -1,0 +1,48 @@
+//! Bytes and their names: the content-addressed store of wakebox, and the documents that name
+//! what is in it.
+//!
+//! # On disk
+//!
+//! ```text
+//! <root>/
+//!   blobs/<2 hex>/<62 hex>   one file per content, named by its BLAKE3 hash, mode 0444
+//!   staging/<job>/<number>   files being written, flat, one directory per job or import
+//!   index/<workspace>        what was hashed before, by device, inode, size and times
+//! ```
+//!
+//! # What may be relied on
+//!
+//! - **A blob never changes.** It appears under its name by `rename` when it is whole, and from
+//!   then on nobody writes to it. No other path ever shares its inode: nothing is hard-linked in
+//!   or out, because an edit of the other name would change the blob.
+//! - **Processes coexist without locks.** Two that insert the same content race for one rename;
+//!   the first wins and the second removes its copy. Staging directories have names of their own.
+//! - **Nobody deletes blobs but a garbage collector.** A job whose input vanished is told which.
+//!
+//! # The map
+//!
+//! [`store`] finds and inserts [`blob`]s, by way of [`staging`] files and [`copy`]. [`digest`] and
+//! [`name`] are the two values that everything else is made of. A [`manifest`] is what a job
+//! declares; with the sizes of its blobs it becomes a [`tree`]. A [`report`] is what the job did.
+//! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
+//! are no text stand in JSON.
+//!
+//! This crate knows nothing of jobs' lives, of FUSE or of processes.
+
+pub mod blob;
+pub mod copy;
+pub mod digest;
+pub mod error;
+pub mod manifest;
+pub mod name;
+pub mod protocol;
+pub mod report;
+pub mod staging;
+pub mod store;
+pub mod text;
+pub mod tree;
+
+pub use digest::Digest;
+pub use error::{Error, Result};
+pub use name::{Name, NameBuf, RelPath};
+pub use store::Store;

@@ -1,0 +1,405 @@
+//! What a job declares: the document that goes from the client to the daemon.
+//!
+//! Binary, not JSON: a job may declare 300,000 paths, and each byte is read once by the client
+//! and once by the daemon. The digest of the document names it, so a daemon that has seen it
+//! neither receives nor parses it again. All numbers are little-endian:
+//!
+//! ```text
+//! "wakebox manifest 1\n"
+//! per entry: kind u8 · mode u16 · mtime i64 · path length u32 · path · 32 bytes of digest, not for 'd'
+//! kind: 'f' file, 'F' file that the job may rewrite, 'l' symbolic link, 'd' directory
+//! ```
+//!
+//! A link's blob holds its target.
+
+use rayon::prelude::*;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::name::{InvalidPath, RelPath};
+use crate::store::Store;
+use crate::tree::{self, Tree, TreeError};
+
+const MAGIC: &[u8] = b"wakebox manifest 1\n";
+
+/// Longest link target that `symlink(2)` accepts.
+const TARGET_MAX: u64 = 4095;
+
+/// Everything a job declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// The declared paths, in the order of declaration.
+    pub entries: Vec<Declared>,
+}
+
+/// One declared path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Where it appears in the view.
+    pub path: RelPath,
+    /// Permission bits.
+    pub mode: u16,
+    /// Modification time, nanoseconds since the epoch.
+    pub mtime: i64,
+    /// What it is.
+    pub kind: DeclaredKind,
+}
+
+/// What a [`Declared`] path is, by digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclaredKind {
+    /// A file that the job can only read.
+    File(Digest),
+    /// A file that the job gets a private copy of, and may change or remove.
+    WritableFile(Digest),
+    /// A symbolic link; the blob holds the target.
+    Symlink(Digest),
+    /// A directory.
+    Directory,
+}
+
+/// Why a manifest is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The bytes are no manifest.
+    #[error("the manifest is damaged at byte {0}")]
+    Damaged(usize),
+    /// A path that cannot be declared.
+    #[error("path '{path}' {reason}")]
+    Path {
+        /// The path as it was written.
+        path: String,
+        /// What is wrong with it.
+        reason: InvalidPath,
+    },
+    /// The paths do not form a tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A blob is missing or cannot be read.
+    #[error("input '{path}': {source}{}", and_more(*more))]
+    Blob {
+        /// The first path, in the order of declaration, that cannot be had.
+        path: RelPath,
+        /// What is wrong with its blob.
+        source: Box<Error>,
+        /// How many more inputs cannot be had.
+        more: usize,
+    },
+    /// A blob that is no link target.
+    #[error("input '{path}': blob {digest} is not the target of a symbolic link")]
+    Target {
+        /// The link.
+        path: RelPath,
+        /// Its blob.
+        digest: Digest,
+    },
+}
+
+fn and_more(more: usize) -> String {
+    if more == 0 {
+        String::new()
+    } else {
+        format!(" (and {more} more inputs)")
+    }
+}
+
+/// A manifest whose blobs have been found.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What the job can only read.
+    pub tree: Tree,
+    /// The files that it gets private copies of.
+    pub writable: Vec<tree::Entry>,
+}
+
+impl Manifest {
+    /// The document's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(MAGIC.len() + self.entries.len() * 96);
+        bytes.extend_from_slice(MAGIC);
+        for entry in &self.entries {
+            let (kind, digest) = match &entry.kind {
+                DeclaredKind::File(digest) => (b'f', Some(digest)),
+                DeclaredKind::WritableFile(digest) => (b'F', Some(digest)),
+                DeclaredKind::Symlink(digest) => (b'l', Some(digest)),
+                DeclaredKind::Directory => (b'd', None),
+            };
+            bytes.push(kind);
+            bytes.extend_from_slice(&entry.mode.to_le_bytes());
+            bytes.extend_from_slice(&entry.mtime.to_le_bytes());
+            bytes.extend_from_slice(&(entry.path.as_bytes().len() as u32).to_le_bytes());
+            bytes.extend_from_slice(entry.path.as_bytes());
+            bytes.extend(digest.into_iter().flat_map(Digest::as_bytes));
+        }
+        bytes
+    }
+
+    /// Reads a document. Nothing about the bytes is trusted.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let mut reader = Reader { bytes, at: 0 };
+        if reader.take(MAGIC.len())? != MAGIC {
+            return Err(ManifestError::Damaged(0));
+        }
+        let mut entries = Vec::new();
+        while reader.at < bytes.len() {
+            entries.push(reader.entry()?);
+        }
+        Ok(Self { entries })
+    }
+
+    /// Finds every blob and builds the tree. Blobs that are missing or unreadable are refused
+    /// here, before anything runs.
+    pub fn resolve(&self, store: &Store) -> Result<Resolved, ManifestError> {
+        let found: Vec<_> = self
+            .entries
+            .par_iter()
+            .map(|entry| entry.resolve(store))
+            .collect();
+        let failures = found.iter().filter(|result| result.is_err()).count();
+        let mut tree = Vec::with_capacity(found.len());
+        let mut writable = Vec::new();
+        for (declared, resolved) in self.entries.iter().zip(found) {
+            match (
+                resolved.map_err(|error| count(error, failures - 1))?,
+                &declared.kind,
+            ) {
+                (entry, DeclaredKind::WritableFile(_)) => writable.push(entry),
+                (entry, _) => tree.push(entry),
+            }
+        }
+        let parents = writable
+            .iter()
+            .filter_map(|file| parent_directory(file, &tree));
+        let parents: Vec<_> = parents.collect();
+        tree.extend(parents);
+        Ok(Resolved {
+            tree: Tree::build(tree)?,
+            writable,
+        })
+    }
+}
+
+/// A writable file is no part of the tree, but the directory that it lies in is.
+fn parent_directory(file: &tree::Entry, tree: &[tree::Entry]) -> Option<tree::Entry> {
+    let names: Vec<_> = file.path.names().collect();
+    let path = RelPath::from_names(names[..names.len() - 1].iter().copied())?;
+    let declared = tree.iter().any(|entry| entry.path == path);
+    let mode = tree::IMPLICIT_DIRECTORY_MODE;
+    let kind = tree::EntryKind::Directory;
+    (!declared).then_some(tree::Entry {
+        path,
+        mode,
+        mtime: file.mtime,
+        kind,
+    })
+}
+
+fn count(error: ManifestError, more: usize) -> ManifestError {
+    match error {
+        ManifestError::Blob { path, source, .. } => ManifestError::Blob { path, source, more },
+        other => other,
+    }
+}
+
+impl Declared {
+    fn resolve(&self, store: &Store) -> Result<tree::Entry, ManifestError> {
+        let kind = match self.kind {
+            DeclaredKind::File(digest) | DeclaredKind::WritableFile(digest) => {
+                tree::EntryKind::File {
+                    digest,
+                    size: self.size_of(digest, store)?,
+                }
+            }
+            DeclaredKind::Symlink(digest) => tree::EntryKind::Symlink {
+                target: self.target(digest, store)?,
+            },
+            DeclaredKind::Directory => tree::EntryKind::Directory,
+        };
+        Ok(tree::Entry {
+            path: self.path.clone(),
+            mode: self.mode,
+            mtime: self.mtime,
+            kind,
+        })
+    }
+
+    fn size_of(&self, digest: Digest, store: &Store) -> Result<u64, ManifestError> {
+        match store.stat(digest) {
+            Ok(Some(stat)) => Ok(stat.size),
+            Ok(None) => Err(self.blob_error(Error::Missing(digest))),
+            Err(error) => Err(self.blob_error(error)),
+        }
+    }
+
+    fn target(&self, digest: Digest, store: &Store) -> Result<Box<[u8]>, ManifestError> {
+        let size = self.size_of(digest, store)?;
+        let unusable = || ManifestError::Target {
+            path: self.path.clone(),
+            digest,
+        };
+        if size == 0 || size > TARGET_MAX {
+            return Err(unusable());
+        }
+        let target = store.read(digest).map_err(|error| self.blob_error(error))?;
+        if target.contains(&0) {
+            Err(unusable())
+        } else {
+            Ok(target.into())
+        }
+    }
+
+    fn blob_error(&self, source: Error) -> ManifestError {
+        ManifestError::Blob {
+            path: self.path.clone(),
+            source: Box::new(source),
+            more: 0,
+        }
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], ManifestError> {
+        let end = self
+            .at
+            .checked_add(count)
+            .filter(|&end| end <= self.bytes.len());
+        let taken = &self.bytes[self.at..end.ok_or(ManifestError::Damaged(self.at))?];
+        self.at += count;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ManifestError> {
+        let at = self.at;
+        self.take(N)?
+            .try_into()
+            .map_err(|_| ManifestError::Damaged(at))
+    }
+
+    fn entry(&mut self) -> Result<Declared, ManifestError> {
+        let start = self.at;
+        let [kind] = self.array()?;
+        let mode = u16::from_le_bytes(self.array()?);
+        let mtime = i64::from_le_bytes(self.array()?);
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        let path = self.take(length)?;
+        let path = RelPath::parse(path).map_err(|reason| ManifestError::Path {
+            path: String::from_utf8_lossy(path).into_owned(),
+            reason,
+        })?;
+        let kind = match kind {
+            b'f' => DeclaredKind::File(Digest::from_bytes(self.array()?)),
+            b'F' => DeclaredKind::WritableFile(Digest::from_bytes(self.array()?)),
+            b'l' => DeclaredKind::Symlink(Digest::from_bytes(self.array()?)),
+            b'd' => DeclaredKind::Directory,
+            _ => return Err(ManifestError::Damaged(start)),
+        };
+        Ok(Declared {
+            path,
+            mode: mode & 0o7777,
+            mtime,
+            kind,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn declared(path: &str, kind: DeclaredKind) -> Declared {
+        Declared {
+            path: RelPath::parse(path.as_bytes()).unwrap(),
+            mode: 0o644,
+            mtime: -5,
+            kind,
+        }
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        (root, store)
+    }
+
+    #[test]
+    fn missing_blobs_are_named_with_path_and_hash_and_counted() {
+        let (_root, store) = store();
+        let digest = Digest::of(b"gone");
+        let entries = ["a", "b", "c"].map(|path| declared(path, DeclaredKind::File(digest)));
+        let error = Manifest {
+            entries: entries.into(),
+        }
+        .resolve(&store)
+        .unwrap_err()
+        .to_string();
+        let expected = format!("input 'a': blob {digest} is not in the store (and 2 more inputs)");
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn link_targets_come_from_blobs_and_must_be_targets() {
+        let (_root, store) = store();
+        let staging = store.new_staging("test").unwrap();
+        let link = |target: &[u8]| {
+            let digest = store.put_bytes(target, &staging).unwrap();
+            Manifest {
+                entries: vec![declared("l", DeclaredKind::Symlink(digest))],
+            }
+            .resolve(&store)
+        };
+        let tree = link(b"x/y").unwrap().tree;
+        let node = tree.get(tree::NodeIndex(1)).unwrap();
+        assert_eq!(node.kind, tree::NodeKind::Symlink { target: b"x/y" });
+        for bad in [&b""[..], b"a\0b", &[b'x'; 5000]] {
+            assert!(matches!(link(bad), Err(ManifestError::Target { .. })));
+        }
+    }
+
+    #[test]
+    fn a_writable_file_is_not_in_the_tree_but_its_directory_is() {
+        let (_root, store) = store();
+        let digest = store
+            .put_bytes(b"x", &store.new_staging("test").unwrap())
+            .unwrap();
+        let entries = vec![declared("d/w", DeclaredKind::WritableFile(digest))];
+        let resolved = Manifest { entries }.resolve(&store).unwrap();
+        assert_eq!(resolved.tree.len(), 2);
+        assert_eq!(resolved.writable.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn documents_survive_the_round_trip(
+            rows in prop::collection::vec(("[a-z/]{1,8}", any::<u16>(), any::<i64>(), 0..4u8), 0..20)
+        ) {
+            let entries: Vec<_> = rows.into_iter().filter_map(|(path, mode, mtime, kind)| {
+                let digest = Digest::of(path.as_bytes());
+                let kind = match kind {
+                    0 => DeclaredKind::File(digest),
+                    1 => DeclaredKind::WritableFile(digest),
+                    2 => DeclaredKind::Symlink(digest),
+                    _ => DeclaredKind::Directory,
+                };
+                let path = RelPath::parse(path.as_bytes()).ok()?;
+                Some(Declared { path, mode: mode & 0o7777, mtime, kind })
+            }).collect();
+            let manifest = Manifest { entries };
+            prop_assert_eq!(Manifest::decode(&manifest.encode()).unwrap(), manifest);
+        }
+
+        #[test]
+        fn damaged_documents_are_refused_without_panic(mut bytes: Vec<u8>, cut in 0..60usize) {
+            let entries = vec![declared("a/b", DeclaredKind::File(Digest::of(b"")))];
+            let good = Manifest { entries }.encode();
+            prop_assert!(Manifest::decode(&good[..cut.min(good.len() - 1)]).is_err() || cut == MAGIC.len());
+            bytes.splice(0..0, MAGIC.iter().copied());
+            let _ = Manifest::decode(&bytes);
+        }
+    }
+}

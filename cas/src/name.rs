@@ -1,0 +1,256 @@
+//! Valid names and paths. Parsed at the border; inside, a path cannot be wrong.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The longest name of a directory entry, in bytes (`NAME_MAX`).
+pub const NAME_MAX: usize = 255;
+
+/// One component of a path, borrowed: not empty, not `.` or `..`, without `/` and NUL, at most
+/// [`NAME_MAX`] bytes. Names are bytes; they need not be UTF-8.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name<'a>(&'a [u8]);
+
+/// An owned [`Name`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameBuf(Box<[u8]>);
+
+/// Why some bytes are not a name or a path inside the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPath {
+    /// Nothing at all, or nothing but `.` and `/`: that is the workspace itself.
+    #[error("names no entry of the workspace")]
+    Empty,
+    /// Starts with `/`.
+    #[error("is absolute; paths are relative to the workspace")]
+    Absolute,
+    /// Has a component `..`, which could leave the workspace.
+    #[error("contains '..'")]
+    Parent,
+    /// Has a NUL byte, which no file name can have.
+    #[error("contains a NUL byte")]
+    Nul,
+    /// Has a component of more than [`NAME_MAX`] bytes.
+    #[error("has a component longer than {NAME_MAX} bytes")]
+    TooLong,
+    /// A name of one component was wanted, and this has a `/` or is `.` or `..`.
+    #[error("is not a single name")]
+    NotSingle,
+}
+
+impl<'a> Name<'a> {
+    /// Checks bytes as they come from the kernel or a caller.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, InvalidPath> {
+        match bytes {
+            b"" => Err(InvalidPath::Empty),
+            b"." | b".." => Err(InvalidPath::NotSingle),
+            _ if bytes.contains(&b'/') => Err(InvalidPath::NotSingle),
+            _ if bytes.contains(&0) => Err(InvalidPath::Nul),
+            _ if bytes.len() > NAME_MAX => Err(InvalidPath::TooLong),
+            _ => Ok(Self(bytes)),
+        }
+    }
+
+    /// The bytes of the name.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Copies the name.
+    pub fn to_owned(self) -> NameBuf {
+        NameBuf(self.0.into())
+    }
+}
+
+impl NameBuf {
+    /// Borrows the name.
+    pub fn as_name(&self) -> Name<'_> {
+        Name(&self.0)
+    }
+
+    /// The bytes of the name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for NameBuf {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A path inside the workspace: one or more names joined by `/`. Never absolute, never with `.`,
+/// `..`, an empty component or a trailing `/`, so equal paths have equal bytes.
+///
+/// Ordered by components: everything below `a` sorts directly behind `a`, before `a.b`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RelPath(Box<[u8]>);
+
+impl RelPath {
+    /// Normalises `.`, `//` and trailing `/`; refuses what would leave the workspace.
+    pub fn parse(bytes: &[u8]) -> Result<Self, InvalidPath> {
+        if bytes.first() == Some(&b'/') {
+            return Err(InvalidPath::Absolute);
+        }
+        let mut path = Vec::with_capacity(bytes.len());
+        for component in bytes.split(|&b| b == b'/') {
+            match component {
+                b"" | b"." => continue,
+                b".." => return Err(InvalidPath::Parent),
+                _ => push(&mut path, Name::new(component)?),
+            }
+        }
+        if path.is_empty() {
+            Err(InvalidPath::Empty)
+        } else {
+            Ok(Self(path.into()))
+        }
+    }
+
+    /// Joins names; `None` if there are none.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = Name<'a>>) -> Option<Self> {
+        let mut path = Vec::new();
+        names.into_iter().for_each(|name| push(&mut path, name));
+        (!path.is_empty()).then(|| Self(path.into()))
+    }
+
+    /// This path with one more name.
+    pub fn join(&self, name: Name<'_>) -> Self {
+        let mut path = self.0.to_vec();
+        push(&mut path, name);
+        Self(path.into())
+    }
+
+    /// The bytes, with `/` between names.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The path in the form that `std` takes, relative.
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+
+    /// The names from the workspace downwards.
+    pub fn names(&self) -> impl Iterator<Item = Name<'_>> {
+        self.0.split(|&b| b == b'/').map(Name)
+    }
+
+    /// Whether this is `other` or lies below it.
+    pub fn starts_with(&self, other: &RelPath) -> bool {
+        match self.0.strip_prefix(&*other.0) {
+            Some(rest) => rest.is_empty() || rest[0] == b'/',
+            None => false,
+        }
+    }
+}
+
+fn push(path: &mut Vec<u8>, name: Name<'_>) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name.0);
+}
+
+impl Ord for RelPath {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        // NUL occurs in no path, so '/' may take its place: below every byte of a name.
+        let key =
+            |path: &'_ RelPath, i: usize| path.0.get(i).map(|&b| if b == b'/' { 0 } else { b });
+        let common = self
+            .0
+            .iter()
+            .zip(&*other.0)
+            .take_while(|(a, b)| a == b)
+            .count();
+        key(self, common).cmp(&key(other, common))
+    }
+}
+
+impl PartialOrd for RelPath {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(OsStr::from_bytes(self.0), f)
+    }
+}
+
+impl fmt::Debug for NameBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.as_name(), f)
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_path(), f)
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.as_path().display(), f)
+    }
+}
+
+impl serde::Serialize for RelPath {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&crate::text::encode(&self.0))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for RelPath {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let refuse = |error| serde::de::Error::custom(format!("path {text:?} {error}"));
+        Self::parse(&crate::text::decode(&text)).map_err(refuse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<String, InvalidPath> {
+        RelPath::parse(text.as_bytes()).map(|path| path.to_string())
+    }
+
+    #[test]
+    fn paths_are_normalised_or_refused_by_reason() {
+        assert_eq!(parsed("./a//b/./c/"), Ok("a/b/c".into()));
+        assert_eq!(parsed("/a"), Err(InvalidPath::Absolute));
+        assert_eq!(parsed("a/../b"), Err(InvalidPath::Parent));
+        assert_eq!(parsed("a\0b"), Err(InvalidPath::Nul));
+        assert_eq!(parsed(&"x".repeat(255)), Ok("x".repeat(255)));
+        assert_eq!(parsed(&"x".repeat(256)), Err(InvalidPath::TooLong));
+        for empty in ["", ".", "./", ".//."] {
+            assert_eq!(parsed(empty), Err(InvalidPath::Empty), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_sorts_directly_before_what_it_holds() {
+        let mut paths: Vec<_> = ["a.b", "a/z", "a", "a/b/c", "a-b", "b"]
+            .iter()
+            .map(|text| RelPath::parse(text.as_bytes()).unwrap())
+            .collect();
+        paths.sort();
+        let sorted: Vec<_> = paths.iter().map(|path| path.to_string()).collect();
+        assert_eq!(sorted, ["a", "a/b/c", "a/z", "a-b", "a.b", "b"]);
+    }
+
+    #[test]
+    fn below_means_by_component_and_not_by_prefix() {
+        let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
+        assert!(path("a/b").starts_with(&path("a")));
+        assert!(path("a").starts_with(&path("a")));
+        assert!(!path("ab").starts_with(&path("a")));
+    }
+}

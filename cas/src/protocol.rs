@@ -1,0 +1,227 @@
+//! The words that client and daemon exchange, and how they travel.
+//!
+//! One connection is one job: it is registered by the first words and let go by the hang-up.
+//! Each packet is one small JSON document on a `SOCK_SEQPACKET` socket, with at most one
+//! descriptor. Documents of any size (manifests, reports) travel as a sealed memory file.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// The longest packet. Only error messages come near it.
+const PACKET_MAX: usize = 64 << 10;
+
+/// The largest document that is accepted: ten times a manifest of 300,000 long paths.
+const DOCUMENT_MAX: u64 = 1 << 30;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// A new job with the manifest of this digest. Answered by `Registered` or `SendManifest`.
+    Register(Registration),
+    /// The manifest asked for, attached as a document. Answered by `Registered`.
+    Manifest,
+    /// The mounted file system's `/dev/fuse`, attached. Answered by `Serving`.
+    Serve,
+    /// The job has ended. Answered by `Report`, with the report attached.
+    Finish,
+    /// The client has taken over the staging directory; it is not the daemon's any more.
+    Taken,
+    /// How the daemon is. Answered by `Status`.
+    Status,
+    /// End when idle. Answered by `Stopping`.
+    Stop,
+}
+
+/// A job to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The digest of the manifest's bytes.
+    pub manifest: Digest,
+    /// The user that owns everything in the view, as the job sees it.
+    pub uid: u32,
+    /// The group, likewise.
+    pub gid: u32,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// The manifest is not known yet.
+    SendManifest,
+    /// The job exists.
+    Registered {
+        /// The name of its directory in the store's staging area.
+        staging: String,
+    },
+    /// The mount is being served.
+    Serving,
+    /// The report is attached.
+    Report,
+    /// `Taken` was understood.
+    Released,
+    /// How the daemon is.
+    Status(Status),
+    /// The daemon ends as soon as no job runs.
+    Stopping,
+    /// The request cannot be met; the text is for people.
+    Refused(String),
+}
+
+/// How a daemon is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its process number.
+    pub pid: u32,
+    /// The build of its binary.
+    pub build: String,
+    /// The store it serves.
+    pub store: String,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// Jobs that are registered now.
+    pub jobs_running: u64,
+    /// Jobs that were ever registered.
+    pub jobs_served: u64,
+}
+
+/// Sends one packet, with a descriptor if one is given.
+pub fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    fd: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > PACKET_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the message is too long",
+        ));
+    }
+    let fds: Vec<_> = fd.into_iter().collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    let flags = SendFlags::NOSIGNAL;
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, flags)
+    })?;
+    Ok(())
+}
+
+/// Receives one packet and the descriptor that came with it; `None` when the other side is gone.
+/// A packet that is too long, or is not the document expected, is an error.
+pub fn receive<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+    let mut bytes = vec![0; PACKET_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        let mut buffer = [IoSliceMut::new(&mut bytes)];
+        rustix::net::recvmsg(socket, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC)
+    });
+    let received = match received {
+        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+        other => other?,
+    };
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the message is too long",
+        ));
+    }
+    Ok(Some((
+        serde_json::from_slice(&bytes[..received.bytes])?,
+        fd,
+    )))
+}
+
+/// Puts a document into a sealed memory file, to be passed as a descriptor.
+pub fn write_document(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create(c"wakebox-document", flags)?);
+    file.write_all(bytes)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
+}
+
+/// Reads a document that was passed as a descriptor.
+pub fn read_document(fd: impl AsFd) -> io::Result<Vec<u8>> {
+    let mut file = File::from(fd.as_fd().try_clone_to_owned()?);
+    // Only a memory file that can no longer shrink: anything else could block or change.
+    let sealed = rustix::fs::fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
+    if !sealed.contains(SealFlags::WRITE | SealFlags::SHRINK)
+        || file.metadata()?.len() > DOCUMENT_MAX
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the attached document is not sealed, or too long",
+        ));
+    }
+    io::Seek::rewind(&mut file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn packets_carry_a_message_and_a_document_and_then_the_end() {
+        let (a, b) = pair();
+        let document = write_document(b"long").unwrap();
+        send(a.as_fd(), &Request::Manifest, Some(document.as_fd())).unwrap();
+        drop(a);
+        let (message, fd) = receive::<Request>(b.as_fd()).unwrap().unwrap();
+        assert_eq!(message, Request::Manifest);
+        assert_eq!(read_document(fd.unwrap()).unwrap(), b"long");
+        assert!(receive::<Request>(b.as_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn strangers_packets_and_unsealed_documents_are_refused() {
+        let (a, b) = pair();
+        rustix::net::send(&a, b"{\"nonsense\":1}", SendFlags::empty()).unwrap();
+        assert!(receive::<Request>(b.as_fd()).is_err());
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"could change").unwrap();
+        assert!(read_document(&file).is_err());
+    }
+}

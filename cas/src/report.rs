@@ -1,0 +1,76 @@
+//! What a job did: the document that goes from the daemon to the client.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::RelPath;
+use crate::text::Text;
+
+/// Everything a view knows when its job has ended. Equal jobs give equal reports: all lists are
+/// sorted by path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Declared files that were opened for reading or executed, and links that were followed or
+    /// read, unless the job owns that path at the end.
+    pub inputs: Vec<RelPath>,
+    /// Sizes of the files among `inputs`, added up. Bytes, at the time of opening: with
+    /// passthrough the daemon does not see reads.
+    pub in_bytes: u64,
+    /// What the job made and did not remove.
+    pub outputs: Vec<Output>,
+    /// Whether reads and writes went through the daemon or straight to the files.
+    pub data_path: DataPath,
+    /// A process outside the sandbox may still be writing: the file system could not be shut
+    /// down in time.
+    pub late_writer: bool,
+    /// Why what the job saw cannot be trusted: an input could not be served.
+    pub failure: Option<String>,
+}
+
+/// How file data moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataPath {
+    /// The kernel moves it between the job and the backing file.
+    Passthrough,
+    /// The daemon answers reads and writes; the kernel caches pages.
+    #[default]
+    Cached,
+}
+
+/// One path that the job owns at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Where it is in the view.
+    pub path: RelPath,
+    /// What it is.
+    #[serde(flatten)]
+    pub entry: StagingEntry,
+}
+
+/// What an [`Output`] is. Sockets, fifos and devices are never outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum StagingEntry {
+    /// A regular file. Size and modification time are those of the staging file.
+    File {
+        /// Name of the staging file in the job's staging directory. Names of one hard-linked
+        /// file share it.
+        staged: u64,
+        /// Permission bits as the job sees them.
+        mode: u16,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Its target.
+        target: Text,
+        /// Modification time, nanoseconds since the epoch.
+        mtime: i64,
+    },
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        mode: u16,
+        /// Modification time, nanoseconds since the epoch.
+        mtime: i64,
+    },
+}

@@ -1,0 +1,242 @@
+//! Files that are being written and belong to nobody's workspace yet.
+#![expect(unsafe_code, reason = "no crate offers fcntl(F_SETLEASE)")]
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Context, Result};
+
+/// A flat directory of numbered files, one per job, beside the blobs on the same file system.
+///
+/// Flat and numbered, so that renames in a view touch no disk and neither the length of a name
+/// nor the depth of a path is ever a limit. It is on disk exactly as long as someone owns it:
+/// dropping it removes it, unless [`StagingDirectory::keep`] gave it away.
+#[derive(Debug)]
+pub struct StagingDirectory {
+    parent: OwnedFd,
+    name: String,
+    fd: OwnedFd,
+    next: AtomicU64,
+    kept: AtomicBool,
+}
+
+/// A file in a [`StagingDirectory`]. Unlinked when the last owner drops it, unless kept.
+#[derive(Debug)]
+pub struct StagedFile {
+    directory: Arc<StagingDirectory>,
+    id: u64,
+    kept: AtomicBool,
+}
+
+impl StagingDirectory {
+    /// Makes `name` in the staging area `parent`. The name must be new.
+    pub fn create(parent: BorrowedFd<'_>, name: &str) -> Result<Self> {
+        let parent = parent
+            .try_clone_to_owned()
+            .context("keep the staging area of", name)?;
+        let what = "create the staging directory";
+        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)).context(what, name)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(&parent, name, flags, Mode::empty())
+            .context("open the staging directory", name)?;
+        let (next, kept) = (AtomicU64::new(1), AtomicBool::new(false));
+        Ok(Self {
+            parent,
+            name: name.into(),
+            fd,
+            next,
+            kept,
+        })
+    }
+
+    /// Its name in the staging area.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Leaves the directory and its files on disk for whoever is told its name.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes a new, empty file. `flags` gives the access mode of the returned descriptor.
+    ///
+    /// On disk the owner may always read and write it, whatever mode the job asked for: the mode
+    /// that the job sees lives in the view.
+    pub fn create_file(self: &Arc<Self>, flags: OFlags) -> Result<(StagedFile, File)> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let staged = StagedFile {
+            directory: self.clone(),
+            id,
+            kept: AtomicBool::new(false),
+        };
+        let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = rustix::fs::openat(&self.fd, id.to_string(), flags, mode)
+            .context("create a staging file in", &self.name)?;
+        Ok((staged, File::from(fd)))
+    }
+}
+
+impl AsFd for StagingDirectory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for StagingDirectory {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Relaxed) {
+            let _ = remove_flat_directory(self.parent.as_fd(), &self.name);
+        }
+    }
+}
+
+/// Removes a directory of the staging area with the files in it. What is gone already is fine.
+pub fn remove_flat_directory(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other.context("open the staging directory", name)?,
+    };
+    let entries = rustix::fs::Dir::read_from(&fd).context("list the staging directory", name)?;
+    for entry in entries {
+        let entry = entry.context("list the staging directory", name)?;
+        let entry = entry.file_name();
+        if !matches!(entry.to_bytes(), b"." | b"..") {
+            rustix::fs::unlinkat(&fd, entry, AtFlags::empty()).context("empty", name)?;
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).context("remove", name)
+}
+
+impl StagedFile {
+    /// The number of the file, which is also its name in its directory.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Opens the file. Only access mode and `O_TRUNC` of `flags` count: the kernel has already
+    /// applied the others, and `O_DIRECT` would make unaligned page write-back fail.
+    pub fn open(&self, flags: OFlags) -> Result<File> {
+        let flags = flags & (OFlags::RWMODE | OFlags::TRUNC) | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&self.directory, self.id.to_string(), flags, Mode::empty())
+            .map(File::from)
+            .context("open a staging file of", &self.directory.name)
+    }
+
+    /// Size, times and blocks as the file system has them; one system call, no descriptor.
+    pub fn stat(&self) -> rustix::io::Result<rustix::fs::Stat> {
+        rustix::fs::statat(
+            &self.directory,
+            self.id.to_string(),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+    }
+
+    /// Sets access and modification time, each as `utimensat` takes it.
+    pub fn set_times(&self, times: &rustix::fs::Timestamps) -> rustix::io::Result<()> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(&self.directory, self.id.to_string(), times, flags)
+    }
+
+    /// Leaves the file on disk when its last owner goes.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Relaxed) {
+            let _ = rustix::fs::unlinkat(&self.directory, self.id.to_string(), AtFlags::empty());
+        }
+    }
+}
+
+/// Whether nobody can write to a file any more: no descriptor and no mapping of it is open for
+/// writing. `file` must be open read-only, and belong to the caller.
+///
+/// A read lease is granted exactly then (fs/locks.c, `check_conflicting_open`), mappings included,
+/// because they hold the inode's write count. A FUSE RELEASE does not say so: a passthrough
+/// mapping outlives it.
+pub fn is_quiet(file: &File) -> bool {
+    // SAFETY: fcntl with F_SETLEASE takes integers only and touches no memory of ours.
+    let granted = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } == 0;
+    if granted {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    }
+    granted
+}
+
+/// The path of a descriptor as `/proc` tells it, for messages.
+pub(crate) fn path_of(fd: BorrowedFd<'_>) -> PathBuf {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    match rustix::fs::readlinkat(CWD, link, Vec::new()) {
+        Ok(path) => std::ffi::OsString::from_vec(path.into_bytes()).into(),
+        Err(_) => PathBuf::from("<unknown>"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn staging() -> (tempfile::TempDir, Arc<StagingDirectory>) {
+        let root = tempfile::tempdir().unwrap();
+        let parent = File::open(root.path()).unwrap();
+        let directory = Arc::new(StagingDirectory::create(parent.as_fd(), "job").unwrap());
+        (root, directory)
+    }
+
+    #[test]
+    fn files_and_directory_are_on_disk_exactly_as_long_as_owned() {
+        let (root, directory) = staging();
+        let (a, _) = directory.create_file(OFlags::RDONLY).unwrap();
+        let (b, _) = directory.create_file(OFlags::RDWR).unwrap();
+        let path = |staged: &StagedFile| root.path().join("job").join(staged.id().to_string());
+        let (path_a, path_b) = (path(&a), path(&b));
+        assert!(path_a.exists() && path_b.exists());
+        b.keep();
+        drop((a, b));
+        assert!(!path_a.exists() && path_b.exists());
+        drop(directory);
+        assert!(!root.path().join("job").exists());
+    }
+
+    #[test]
+    fn a_file_is_quiet_only_when_no_writer_and_no_shared_writable_mapping_is_left() {
+        let (_root, directory) = staging();
+        let (staged, mut writer) = directory.create_file(OFlags::RDWR).unwrap();
+        writer.write_all(&[0; 4096]).unwrap();
+        let reader = staged.open(OFlags::RDONLY).unwrap();
+        assert!(!is_quiet(&reader), "a descriptor is open for writing");
+        // SAFETY: a fresh mapping of a file of one page, unmapped below, never dereferenced.
+        let mapping = unsafe {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(
+                std::ptr::null_mut(),
+                4096,
+                access,
+                libc::MAP_SHARED,
+                writer.as_raw_fd(),
+                0,
+            )
+        };
+        assert_ne!(mapping, libc::MAP_FAILED);
+        drop(writer);
+        assert!(!is_quiet(&reader), "a shared mapping is writable");
+        // SAFETY: exactly the mapping made above.
+        unsafe { libc::munmap(mapping, 4096) };
+        assert!(is_quiet(&reader));
+    }
+}
