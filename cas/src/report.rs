@@ -63,14 +63,18 @@ pub enum StagingEntry {
     Symlink {
         /// Its target.
         target: Text,
-        /// Modification time, nanoseconds since the epoch.
-        mtime: i64,
+        /// Modification time, whole seconds since the epoch.
+        mtime_sec: i64,
+        /// Modification time, nanoseconds on top.
+        mtime_nsec: u32,
     },
     /// A directory.
     Directory {
         /// Permission bits.
         mode: u16,
-        /// Modification time, nanoseconds since the epoch.
-        mtime: i64,
+        /// Modification time, whole seconds since the epoch.
+        mtime_sec: i64,
+        /// Modification time, nanoseconds on top.
+        mtime_nsec: u32,
     },
 }

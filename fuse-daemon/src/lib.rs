@@ -1,0 +1,3 @@
+//! daemon
+#![allow(missing_docs)]
+pub mod view;

@@ -1,0 +1,137 @@
+//! Inodes: what a name points at.
+
+use cas::{Digest, NameBuf};
+
+use super::entries::Entries;
+
+/// The number of an inode in its view. One per path, or per group of hard links; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeId(pub u64);
+
+impl InodeId {
+    /// The root directory. FUSE fixes this number.
+    pub const ROOT: InodeId = InodeId(1);
+}
+
+/// A point in time, as file systems keep it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    /// Seconds since the epoch; negative before it.
+    pub seconds: i64,
+    /// Nanoseconds on top, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+impl Time {
+    /// From nanoseconds since the epoch.
+    pub fn from_nanoseconds(total: i64) -> Self {
+        let (seconds, rest) = (
+            total.div_euclid(1_000_000_000),
+            total.rem_euclid(1_000_000_000),
+        );
+        Self {
+            seconds,
+            nanoseconds: rest as u32,
+        }
+    }
+}
+
+/// Attributes that every inode has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits, `0o7777` at most.
+    pub perm: u16,
+    /// Owner, as the job sees it.
+    pub uid: u32,
+    /// Group, likewise.
+    pub gid: u32,
+    /// Last access, as far as it is kept.
+    pub atime: Time,
+    /// Last change of content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+}
+
+/// What kind of file an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A fifo, socket or device.
+    Special(SpecialKind),
+}
+
+/// Kinds of inodes that have no content. The kernel serves them; the view only names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialKind {
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+}
+
+/// Everything `stat` shows. For a file that the job wrote, size, blocks, `mtime` and `atime` are
+/// those of what backs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Its number.
+    pub id: InodeId,
+    /// What it is.
+    pub kind: FileKind,
+    /// Permissions, owner, times.
+    pub meta: Meta,
+    /// Names that point at it. A directory has two, and one more for each it holds.
+    pub links: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Device number of a device.
+    pub rdev: u32,
+}
+
+/// An inode of the table.
+#[derive(Debug)]
+pub(super) struct Inode<S> {
+    pub(super) meta: Meta,
+    /// Names that point here. A directory's own `.` and its children's `..` are not counted.
+    pub(super) links: u32,
+    /// References that the kernel holds, by lookups it has not forgotten.
+    pub(super) lookups: u64,
+    pub(super) kind: Kind<S>,
+}
+
+/// The one answer to where an inode's content comes from.
+#[derive(Debug)]
+pub(super) enum Kind<S> {
+    Directory(Directory),
+    Staged(S),
+    Symlink(Box<[u8]>),
+    Special(SpecialKind, u32),
+}
+
+/// A directory of the table.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) parent: InodeId,
+    /// Its name in `parent`; `None` for the root.
+    pub(super) name: Option<NameBuf>,
+    /// What the job made in it. Declared children are in the tree.
+    pub(super) made: Entries,
+    /// Directories in it, declared ones included.
+    pub(super) subdirectories: u32,
+}
+
+/// A declared file, by content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Input {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}

@@ -1,0 +1,151 @@
+//! Moving names.
+
+use cas::Name;
+
+use super::access::Caller;
+use super::inode::{FileKind, InodeId, Kind, Time};
+use super::{Fault, Released, Result, View};
+
+/// What happens to a name that is already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// It is replaced.
+    Replace,
+    /// The rename is refused (`RENAME_NOREPLACE`).
+    NoReplace,
+    /// The two change places (`RENAME_EXCHANGE`).
+    Exchange,
+}
+
+/// A name in a directory.
+#[derive(Clone, Copy, Debug)]
+struct Spot<'a> {
+    parent: InodeId,
+    name: Name<'a>,
+}
+
+impl<S: Clone> View<S> {
+    /// Renames, within a directory or from one to another.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the operands of renameat2(2), who asks, and when"
+    )]
+    pub fn rename(
+        &mut self,
+        parent: InodeId,
+        name: Name<'_>,
+        new_parent: InodeId,
+        new_name: Name<'_>,
+        mode: RenameMode,
+        caller: Caller,
+        now: Time,
+    ) -> Result<Released<S>> {
+        let (from, to) = (
+            Spot { parent, name },
+            Spot {
+                parent: new_parent,
+                name: new_name,
+            },
+        );
+        self.may_change_names(from.parent, caller)?;
+        self.may_change_names(to.parent, caller)?;
+        let source = self.child(from.parent, from.name).ok_or(Fault::NotFound)?;
+        self.may_remove(from.parent, source, caller)?;
+        let target = self.child(to.parent, to.name);
+        match (mode, target) {
+            (RenameMode::NoReplace, Some(_)) => Err(Fault::Exists),
+            (RenameMode::Exchange, None) => Err(Fault::NotFound),
+            // rename(2): two names of one file stay as they are.
+            (_, Some(target)) if target == source => Ok(Released::default()),
+            (RenameMode::Exchange, Some(target)) => {
+                self.exchange(from, source, to, target, caller, now)
+            }
+            (_, target) => self.replace(from, source, to, target, caller, now),
+        }
+    }
+
+    fn replace(
+        &mut self,
+        from: Spot<'_>,
+        source: InodeId,
+        to: Spot<'_>,
+        target: Option<InodeId>,
+        caller: Caller,
+        now: Time,
+    ) -> Result<Released<S>> {
+        self.may_move_below(source, to.parent)?;
+        if let Some(target) = target {
+            self.may_replace(source, to.parent, target, caller)?;
+        }
+        self.remove_name(from.parent, from.name, now)?;
+        let mut released = Released::default();
+        if let Some(target) = target {
+            self.remove_name(to.parent, to.name, now)?;
+            released = self.unname(target, now);
+        }
+        self.place(source, to, now)?;
+        Ok(released)
+    }
+
+    fn exchange(
+        &mut self,
+        from: Spot<'_>,
+        source: InodeId,
+        to: Spot<'_>,
+        target: InodeId,
+        caller: Caller,
+        now: Time,
+    ) -> Result<Released<S>> {
+        self.may_remove(to.parent, target, caller)?;
+        self.may_move_below(source, to.parent)?;
+        self.may_move_below(target, from.parent)?;
+        self.remove_name(from.parent, from.name, now)?;
+        self.remove_name(to.parent, to.name, now)?;
+        self.place(source, to, now)?;
+        self.place(target, from, now)?;
+        Ok(Released::default())
+    }
+
+    /// Gives a moved inode its new name, and a moved directory its new parent.
+    fn place(&mut self, id: InodeId, spot: Spot<'_>, now: Time) -> Result<()> {
+        self.add_name(spot.parent, spot.name.to_owned(), id, now)?;
+        let inode = self.table.get_mut(&id).ok_or(Fault::Stale)?;
+        inode.meta.ctime = now;
+        if let Kind::Directory(directory) = &mut inode.kind {
+            directory.parent = spot.parent;
+            directory.name = Some(spot.name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// A directory cannot move below itself.
+    fn may_move_below(&self, id: InodeId, mut directory: InodeId) -> Result<()> {
+        while directory != InodeId::ROOT {
+            if directory == id {
+                return Err(Fault::IntoItself);
+            }
+            directory = self.parent_of(directory);
+        }
+        Ok(())
+    }
+
+    fn may_replace(
+        &self,
+        source: InodeId,
+        parent: InodeId,
+        target: InodeId,
+        caller: Caller,
+    ) -> Result<()> {
+        self.may_remove(parent, target, caller)?;
+        let is_directory = |kind| kind == FileKind::Directory;
+        match (
+            is_directory(self.kind_of(source)?),
+            is_directory(self.kind_of(target)?),
+        ) {
+            (true, false) => Err(Fault::NotADirectory),
+            (false, true) => Err(Fault::IsADirectory),
+            (true, true) if !self.directory_is_empty(target) => Err(Fault::NotEmpty),
+            _ => Ok(()),
+        }
+    }
+}
