@@ -1,0 +1,196 @@
+//! The daemon's socket: requests in, replies out, descriptors passed. No logic.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cas::protocol::{self, Registration, Reply, Request, Status};
+
+use crate::fuse::{self, Session};
+use crate::job::Job;
+use crate::registry::{JobId, RegisterError, Registry};
+use crate::view::Time;
+
+/// How long the end of a file system may take after the last process of its job has died. More
+/// means that a process outside has a file of it open.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// What every connection needs to know of the daemon.
+#[derive(Debug)]
+pub struct Context {
+    /// All jobs.
+    pub registry: Registry,
+    /// Whether the kernel may be given backing files.
+    pub passthrough: bool,
+    /// Build of the binary.
+    pub build: String,
+    /// Name of the store.
+    pub store: String,
+    /// When the daemon started.
+    pub started: Instant,
+    /// Told when the daemon is asked to end.
+    pub stop: Stop,
+    /// The clock.
+    pub now: fn() -> Time,
+}
+
+/// What to do when the daemon is asked to end.
+pub struct Stop(pub Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
+/// One connection: at most one job, which ends with it.
+struct Connection<'c> {
+    context: &'c Context,
+    socket: OwnedFd,
+    registration: Option<Registration>,
+    job: Option<(JobId, Arc<Job>)>,
+    session: Option<Session>,
+}
+
+/// Serves one connection to its end. What goes wrong in it concerns this connection only.
+pub fn serve(context: &Context, socket: OwnedFd) {
+    let mut connection = Connection {
+        context,
+        socket,
+        registration: None,
+        job: None,
+        session: None,
+    };
+    if let Err(error) = connection.run() {
+        tracing::warn!("a connection ended with an error: {error}");
+    }
+    if let Some((id, _)) = &connection.job {
+        context.registry.release(*id);
+    }
+}
+
+impl Connection<'_> {
+    fn run(&mut self) -> io::Result<()> {
+        while let Some((request, fd)) = protocol::receive::<Request>(self.socket.as_fd())? {
+            tracing::debug!(?request, "request");
+            let (reply, document) = match self.answer(request, fd) {
+                Ok(answer) => answer,
+                Err(refusal) => (Reply::Refused(refusal), None),
+            };
+            tracing::debug!(?reply, "reply");
+            protocol::send(
+                self.socket.as_fd(),
+                &reply,
+                document.as_ref().map(AsFd::as_fd),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        request: Request,
+        fd: Option<OwnedFd>,
+    ) -> Result<(Reply, Option<OwnedFd>), String> {
+        let reply = match request {
+            Request::Register(registration) => self.register(registration)?,
+            Request::Manifest => self.learn(attached(fd)?)?,
+            Request::Serve => self.mount(attached(fd)?)?,
+            Request::Finish => return self.finish(),
+            Request::Taken => {
+                self.job()?
+                    .give_away()
+                    .map_err(|refusal| refusal.to_string())?;
+                Reply::Released
+            }
+            Request::Status => Reply::Status(self.status()),
+            Request::Stop => {
+                (self.context.stop.0)();
+                Reply::Stopping
+            }
+        };
+        Ok((reply, None))
+    }
+
+    fn register(&mut self, registration: Registration) -> Result<Reply, String> {
+        if self.job.is_some() {
+            return Err("this connection has a job already".into());
+        }
+        let known = self.context.registry.known(registration.manifest);
+        self.registration = Some(registration);
+        match known {
+            Some(inputs) => self.start(&inputs),
+            None => Ok(Reply::SendManifest),
+        }
+    }
+
+    fn learn(&mut self, document: OwnedFd) -> Result<Reply, String> {
+        let bytes = protocol::read_document(document).map_err(|error| error.to_string())?;
+        let inputs = self
+            .context
+            .registry
+            .learn(&bytes)
+            .map_err(|error| error.to_string())?;
+        self.start(&inputs)
+    }
+
+    fn start(&mut self, inputs: &cas::manifest::Resolved) -> Result<Reply, String> {
+        let registration = self
+            .registration
+            .take()
+            .ok_or("no job is being registered")?;
+        let now = (self.context.now)();
+        let started = self.context.registry.register(&registration, inputs, now);
+        let (id, job) = started.map_err(|error: RegisterError| error.to_string())?;
+        let staging = job.staging_name().to_owned();
+        self.job = Some((id, job));
+        Ok(Reply::Registered { staging })
+    }
+
+    fn job(&self) -> Result<&Arc<Job>, String> {
+        self.job
+            .as_ref()
+            .map(|(_, job)| job)
+            .ok_or_else(|| "no job is registered".into())
+    }
+
+    fn mount(&mut self, device: OwnedFd) -> Result<Reply, String> {
+        if self.session.is_some() {
+            return Err("the job's view is mounted already".into());
+        }
+        let session = fuse::serve(self.job()?.clone(), device, self.context.passthrough);
+        self.session = Some(session.map_err(|error| format!("cannot serve the view: {error}"))?);
+        Ok(Reply::Serving)
+    }
+
+    fn finish(&mut self) -> Result<(Reply, Option<OwnedFd>), String> {
+        let ended = self
+            .session
+            .as_ref()
+            .is_none_or(|session| session.wait(END_LIMIT));
+        let report = self
+            .job()?
+            .report(!ended)
+            .map_err(|refusal| refusal.to_string())?;
+        let bytes = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
+        let document = protocol::write_document(&bytes).map_err(|error| error.to_string())?;
+        Ok((Reply::Report, Some(document)))
+    }
+
+    fn status(&self) -> Status {
+        let (jobs_running, jobs_served) = self.context.registry.counts();
+        Status {
+            pid: std::process::id(),
+            build: self.context.build.clone(),
+            store: self.context.store.clone(),
+            uptime: self.context.started.elapsed().as_secs(),
+            jobs_running,
+            jobs_served,
+        }
+    }
+}
+
+fn attached(fd: Option<OwnedFd>) -> Result<OwnedFd, String> {
+    fd.ok_or_else(|| "the request came without its descriptor".into())
+}

@@ -1,0 +1,115 @@
+//! The daemon's own mounts: how it reaches the store, and how little else it holds on to.
+#![expect(unsafe_code, reason = "no crate offers mount_setattr(2)")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
+};
+use rustix::thread::UnshareFlags;
+
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// A detached mount of a directory: reachable through the descriptor and in no other way.
+pub fn detached_clone(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(directory, c"", flags)?)
+}
+
+/// A detached, read-only mount of a directory.
+///
+/// The kernel opens the backing file of a passthrough inode itself: by path, with the *job's*
+/// flags and the daemon's credentials. Neither the daemon's own read-only descriptor nor mode
+/// 0444 would keep it from handing a job a writable blob. This mount does: the answer is EROFS,
+/// whatever the daemon replies.
+pub fn read_only_clone(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let clone = detached_clone(directory)?;
+    let attributes = MountAttr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        ..MountAttr::default()
+    };
+    // SAFETY: the path is a static C string, and `attributes` is a struct of the size given,
+    // which the kernel only reads during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            clone.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
+    };
+    if result == 0 {
+        Ok(clone)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Leaves the mount namespace of whoever started the daemon for one that holds nothing but
+/// `/dev/fuse`. Otherwise the daemon would keep that namespace, and every file system in it,
+/// alive for as long as it lives.
+pub fn leave_namespace() -> io::Result<()> {
+    let device = rustix::mount::open_tree(
+        CWD,
+        c"/dev/fuse",
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )?;
+    // SAFETY: a new mount namespace changes no descriptors; no other thread exists yet that could
+    // rely on the paths that go away.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change(c"/", private)?;
+    let root = empty_root()?;
+    attach(root.as_fd(), CWD, c"/dev")?;
+    rustix::fs::mkdirat(&root, c"dev", Mode::from_raw_mode(0o755))?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::WRONLY;
+    drop(rustix::fs::openat(
+        &root,
+        c"dev/fuse",
+        flags,
+        Mode::from_raw_mode(0o666),
+    )?);
+    attach(device.as_fd(), root.as_fd(), c"dev/fuse")?;
+    rustix::process::fchdir(&root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")?;
+    Ok(())
+}
+
+fn empty_root() -> io::Result<OwnedFd> {
+    let tmpfs = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&tmpfs)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(rustix::mount::fsmount(
+        &tmpfs,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
+}
+
+fn attach(
+    mount: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+    path: &std::ffi::CStr,
+) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(
+        mount, c"", directory, path, flags,
+    )?)
+}

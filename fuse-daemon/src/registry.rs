@@ -1,0 +1,132 @@
+//! Which jobs there are, and which manifests are known.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cas::manifest::{Manifest, ManifestError, Resolved};
+use cas::protocol::Registration;
+use cas::staging::StagingDirectory;
+use cas::{Digest, Store};
+use dashmap::DashMap;
+
+use crate::job::Job;
+use crate::view::{Caller, Time};
+
+/// Trees of manifests that were seen lately are kept, up to this many nodes in all: about 100
+/// bytes each.
+const NODES_MAX: usize = 1_000_000;
+
+/// The number of a job: given by the daemon, unlike every other it or another daemon gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JobId(pub u64);
+
+/// Why a job cannot be registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// Its inputs cannot be had.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The store refused something.
+    #[error(transparent)]
+    Store(#[from] cas::Error),
+    /// No randomness for a job's name.
+    #[error("cannot name the job: {0}")]
+    Name(#[from] rustix::io::Errno),
+}
+
+/// All jobs of one store.
+#[derive(Debug)]
+pub struct Registry {
+    store: Arc<Store>,
+    jobs: DashMap<JobId, Arc<Job>>,
+    served: AtomicU64,
+    known: DashMap<Digest, Arc<Resolved>>,
+    /// Known manifests, oldest first.
+    order: Mutex<VecDeque<(Digest, usize)>>,
+}
+
+impl Registry {
+    /// No jobs yet, on a store.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store: Arc::new(store),
+            jobs: DashMap::new(),
+            served: AtomicU64::new(0),
+            known: DashMap::new(),
+            order: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// The inputs of a manifest that was seen before.
+    pub fn known(&self, manifest: Digest) -> Option<Arc<Resolved>> {
+        self.known.get(&manifest).map(|resolved| resolved.clone())
+    }
+
+    /// Reads a manifest, finds its blobs, and remembers the outcome.
+    pub fn learn(&self, bytes: &[u8]) -> Result<Arc<Resolved>, ManifestError> {
+        let resolved = Arc::new(Manifest::decode(bytes)?.resolve(&self.store)?);
+        let digest = Digest::of(bytes);
+        self.known.insert(digest, resolved.clone());
+        for old in self.remember(digest, resolved.tree.len()) {
+            self.known.remove(&old);
+        }
+        Ok(resolved)
+    }
+
+    fn remember(&self, digest: Digest, nodes: usize) -> Vec<Digest> {
+        let Ok(mut order) = self.order.lock() else {
+            return Vec::new();
+        };
+        order.retain(|(known, _)| *known != digest);
+        order.push_back((digest, nodes));
+        let mut total: usize = order.iter().map(|(_, nodes)| nodes).sum();
+        let mut old = Vec::new();
+        while total > NODES_MAX && order.len() > 1 {
+            let Some((digest, nodes)) = order.pop_front() else {
+                break;
+            };
+            total -= nodes;
+            old.push(digest);
+        }
+        old
+    }
+
+    /// Starts a job.
+    pub fn register(
+        &self,
+        registration: &Registration,
+        inputs: &Resolved,
+        now: Time,
+    ) -> Result<(JobId, Arc<Job>), RegisterError> {
+        let id = JobId(random()?);
+        let name = format!("{:016x}", id.0);
+        let staging = Arc::new(StagingDirectory::create(self.store.staging(), &name)?);
+        let owner = Caller {
+            uid: registration.uid,
+            gid: registration.gid,
+        };
+        let job = Arc::new(Job::new(self.store.clone(), staging, inputs, owner, now)?);
+        self.jobs.insert(id, job.clone());
+        self.served.fetch_add(1, Ordering::Relaxed);
+        Ok((id, job))
+    }
+
+    /// Lets go of a job. Its staging directory goes too, unless it was given away.
+    pub fn release(&self, id: JobId) {
+        drop(self.jobs.remove(&id));
+    }
+
+    /// Jobs that are registered now, and jobs that ever were.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.jobs.len() as u64, self.served.load(Ordering::Relaxed))
+    }
+}
+
+/// 64 random bits: unlike a counter or a process number, no other daemon on the same store, in
+/// another container or after a crash, comes to the same.
+fn random() -> Result<u64, rustix::io::Errno> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
+}
