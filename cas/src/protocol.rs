@@ -38,7 +38,10 @@ pub enum Request {
     /// The job has ended. Answered by `Report`, with the report attached.
     Finish,
     /// The client has taken over the staging directory; it is not the daemon's any more.
+    /// Answered by `Released`.
     Taken,
+    /// The job's staging directory is wanted no more. Answered by `Released` when it is gone.
+    Discard,
     /// How the daemon is. Answered by `Status`.
     Status,
     /// End when idle. Answered by `Stopping`.
@@ -71,7 +74,7 @@ pub enum Reply {
     Serving,
     /// The report is attached.
     Report,
-    /// `Taken` was understood.
+    /// `Taken` or `Discard` is done.
     Released,
     /// How the daemon is.
     Status(Status),

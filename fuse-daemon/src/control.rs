@@ -104,6 +104,10 @@ impl Connection<'_> {
                     .map_err(|refusal| refusal.to_string())?;
                 Reply::Released
             }
+            Request::Discard => {
+                self.discard();
+                Reply::Released
+            }
             Request::Status => Reply::Status(self.status()),
             Request::Stop => {
                 (self.context.stop.0)();
@@ -176,6 +180,17 @@ impl Connection<'_> {
         let bytes = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
         let document = protocol::write_document(&bytes).map_err(|error| error.to_string())?;
         Ok((Reply::Report, Some(document)))
+    }
+
+    /// Ends the job. When the file system has ended, too, its staging directory is gone.
+    fn discard(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.wait(END_LIMIT);
+        }
+        if let Some((id, job)) = self.job.take() {
+            self.context.registry.release(id);
+            drop(job);
+        }
     }
 
     fn status(&self) -> Status {

@@ -90,8 +90,10 @@ impl<S: Clone> View<S> {
         staged: S,
         meta: Meta,
     ) -> Result<InodeId> {
-        if self.child(parent, name).is_some() {
-            return Err(Fault::Exists);
+        match (self.directory_state(parent)?, self.child(parent, name)) {
+            (false, _) => return Err(Fault::NotFound),
+            (true, Some(_)) => return Err(Fault::Exists),
+            (true, None) => {}
         }
         let parent_times = self.meta_of(parent)?;
         let id = self.insert(meta, Kind::Staged(staged));
@@ -161,6 +163,10 @@ impl<S: Clone> View<S> {
         }
         self.may_add(parent, name, caller)?;
         let inode = self.table.get_mut(&id).ok_or(Fault::NotPermitted)?;
+        if inode.links == 0 {
+            // As link(2): what lost its last name does not come back.
+            return Err(Fault::NotFound);
+        }
         inode.links = inode.links.checked_add(1).ok_or(Fault::TooManyLinks)?;
         inode.meta.ctime = now;
         self.add_name(parent, name.to_owned(), id, now)?;
@@ -260,20 +266,27 @@ fn check_change<S>(inode: &Inode<S>, change: &AttributeChange, caller: Caller) -
     let kind = inode.kind.file_kind();
     let writable = meta.allows(kind, caller, super::Access::WRITE);
     let owned = meta.owned_by(caller);
+    let chown = change.uid.is_some() || change.gid.is_some();
     let gives_away = change.uid.is_some_and(|uid| uid != meta.uid)
         || change
             .gid
             .is_some_and(|gid| gid != meta.gid && gid != caller.gid);
-    let times = [change.atime, change.mtime];
-    let only_now = times.iter().flatten().all(|time| *time == SetTime::Now);
+    // Both times, or the one that goes with a truncation.
+    let only_now = match (change.atime, change.mtime) {
+        (Some(SetTime::Now), Some(SetTime::Now)) => true,
+        (None, Some(SetTime::Now)) => change.size.is_some(),
+        _ => false,
+    };
     match () {
         () if change.size.is_some() && kind == FileKind::Directory => Err(Fault::IsADirectory),
         () if change.size.is_some() && kind != FileKind::Regular => Err(Fault::WrongKind),
         () if change.size.is_some() && !writable => Err(Fault::Denied),
         () if change.perm.is_some() && !owned => Err(Fault::NotPermitted),
+        // chown(2): only root gives away, and only the owner chooses among own groups.
         () if gives_away && caller.uid != 0 => Err(Fault::NotPermitted),
-        () if times.iter().flatten().count() == 0 || owned => Ok(()),
-        // utimensat(2): "now" needs write permission, any other time ownership.
+        () if chown && !owned => Err(Fault::NotPermitted),
+        () if change.atime.or(change.mtime).is_none() || owned => Ok(()),
+        // utimensat(2): "now" for both needs write permission, all else ownership.
         () if only_now && writable => Ok(()),
         () if only_now => Err(Fault::Denied),
         () => Err(Fault::NotPermitted),

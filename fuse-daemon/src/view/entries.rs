@@ -28,8 +28,13 @@ impl Entries {
         self.by_name.get(name.as_bytes()).map(|slot| slot.id)
     }
 
-    /// Adds a name, which must be new here.
+    /// Adds a name. One that is here already keeps its cookie and points at another inode: a
+    /// rename onto it never takes it away (rename(2)), so a listing must not come by it again.
     pub(super) fn insert(&mut self, name: NameBuf, id: InodeId) {
+        if let Some(slot) = self.by_name.get_mut(name.as_bytes()) {
+            slot.id = id;
+            return;
+        }
         let cookie = self.next;
         self.next += 1;
         self.by_cookie.insert(cookie, name.clone());
@@ -47,7 +52,7 @@ impl Entries {
     }
 
     /// Names in the order in which they were made, from a cookie on.
-    pub(super) fn from_cookie(
+    pub(super) fn starting_at(
         &self,
         cookie: u64,
     ) -> impl Iterator<Item = (u64, Name<'_>, InodeId)> {

@@ -241,12 +241,16 @@ impl<S: Clone> View<S> {
         id
     }
 
-    /// Adds a name to a directory and moves the directory's times.
+    /// Adds a name to a directory, or points one that the job made at another inode, and moves
+    /// the directory's times.
     fn add_name(&mut self, parent: InodeId, name: NameBuf, id: InodeId, now: Time) -> Result<()> {
-        let is_directory = self.kind_of(id)? == FileKind::Directory;
+        let is_directory = |id| self.kind_of(id) == Ok(FileKind::Directory);
+        let gained = is_directory(id);
+        let lost = self.child(parent, name.as_name()).is_some_and(is_directory);
         let (meta, directory) = self.directory_mut(parent)?;
         directory.made.insert(name, id);
-        directory.subdirectories += u32::from(is_directory);
+        directory.subdirectories += u32::from(gained);
+        directory.subdirectories -= u32::from(lost);
         (meta.mtime, meta.ctime) = (now, now);
         Ok(())
     }

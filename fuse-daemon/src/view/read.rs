@@ -199,7 +199,10 @@ impl<S: Clone> View<S> {
         offset: u64,
         limit: usize,
     ) -> Result<Vec<Listed<S>>> {
-        self.directory_state(directory)?;
+        // As getdents(2): a removed directory has not even `.` and `..`. Its parent may be gone.
+        if !self.directory_state(directory)? {
+            return Err(Fault::NotFound);
+        }
         let mut places = self.dots(directory, offset);
         places.extend(self.declared_children(directory, offset).take(limit));
         let room = limit.saturating_sub(places.len());
@@ -263,7 +266,7 @@ impl<S: Clone> View<S> {
         };
         let from = offset.saturating_sub(base);
         made.into_iter()
-            .flat_map(move |made| made.from_cookie(from))
+            .flat_map(move |made| made.starting_at(from))
             .map(move |(cookie, name, id)| Place {
                 name: name.as_bytes().into(),
                 next: base + cookie + 1,
@@ -312,8 +315,13 @@ struct Place {
 impl OpenIntent {
     fn access(self) -> Access {
         let bit = |wanted: bool, access: Access| if wanted { access.0 } else { 0 };
-        // The kernel has checked the execute bits already; running does not need read permission.
-        Access(bit(self.read && !self.execute, Access::READ) | bit(self.write, Access::WRITE))
+        // Running does not need read permission. Without `default_permissions` the kernel checks
+        // only that somebody may run the file (`fuse_permission`, S_IXUGO), not who.
+        Access(
+            bit(self.read && !self.execute, Access::READ)
+                | bit(self.write, Access::WRITE)
+                | bit(self.execute, Access::EXECUTE),
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use cas::Name;
 
-use super::access::Caller;
+use super::access::{Access, Caller};
 use super::inode::{FileKind, InodeId, Kind, Time};
 use super::{Fault, Released, Result, View};
 
@@ -50,7 +50,6 @@ impl<S: Clone> View<S> {
         self.may_change_names(from.parent, caller)?;
         self.may_change_names(to.parent, caller)?;
         let source = self.child(from.parent, from.name).ok_or(Fault::NotFound)?;
-        self.may_remove(from.parent, source, caller)?;
         let target = self.child(to.parent, to.name);
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => Err(Fault::Exists),
@@ -73,18 +72,13 @@ impl<S: Clone> View<S> {
         caller: Caller,
         now: Time,
     ) -> Result<Released<S>> {
-        self.may_move_below(source, to.parent)?;
+        self.may_move(source, from.parent, to.parent, caller)?;
         if let Some(target) = target {
             self.may_replace(source, to.parent, target, caller)?;
         }
         self.remove_name(from.parent, from.name, now)?;
-        let mut released = Released::default();
-        if let Some(target) = target {
-            self.remove_name(to.parent, to.name, now)?;
-            released = self.unname(target, now);
-        }
         self.place(source, to, now)?;
-        Ok(released)
+        Ok(target.map_or_else(Released::default, |target| self.unname(target, now)))
     }
 
     fn exchange(
@@ -96,17 +90,14 @@ impl<S: Clone> View<S> {
         caller: Caller,
         now: Time,
     ) -> Result<Released<S>> {
-        self.may_remove(to.parent, target, caller)?;
-        self.may_move_below(source, to.parent)?;
-        self.may_move_below(target, from.parent)?;
-        self.remove_name(from.parent, from.name, now)?;
-        self.remove_name(to.parent, to.name, now)?;
+        self.may_move(source, from.parent, to.parent, caller)?;
+        self.may_move(target, to.parent, from.parent, caller)?;
         self.place(source, to, now)?;
         self.place(target, from, now)?;
         Ok(Released::default())
     }
 
-    /// Gives a moved inode its new name, and a moved directory its new parent.
+    /// Gives a moved inode its new name, in place of what had it, and a moved directory its new parent.
     fn place(&mut self, id: InodeId, spot: Spot<'_>, now: Time) -> Result<()> {
         self.add_name(spot.parent, spot.name.to_owned(), id, now)?;
         let inode = self.table.get_mut(&id).ok_or(Fault::Stale)?;
@@ -116,6 +107,17 @@ impl<S: Clone> View<S> {
             directory.name = Some(spot.name.to_owned());
         }
         Ok(())
+    }
+
+    /// Checks that an entry may leave its directory for another, or for another name.
+    fn may_move(&self, id: InodeId, from: InodeId, to: InodeId, caller: Caller) -> Result<()> {
+        self.may_remove(from, id, caller)?;
+        self.may_move_below(id, to)?;
+        // rename(2): a new parent changes the directory's `..`, which is to write to it.
+        match self.kind_of(id)? {
+            FileKind::Directory if from != to => self.access(id, caller, Access::WRITE),
+            _ => Ok(()),
+        }
     }
 
     /// A directory cannot move below itself.

@@ -1,0 +1,298 @@
+//! The command line and the environment: read here, and nowhere else.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::daemon::Daemons;
+use crate::error::Result;
+use crate::runtime::RuntimeDirectory;
+
+/// Version and build, as `--version` prints them.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (build ",
+    env!("WAKEBOX_BUILD_ID"),
+    ")"
+);
+
+/// How long an idle daemon lives, in seconds, unless told otherwise.
+const IDLE_SECONDS: u64 = 60;
+
+/// Run a build job so that it sees exactly the inputs it declared, and capture all it writes.
+///
+/// A build tool calls `wakebox -p spec.json -o result.json`; at a shell, `wakebox run` does the
+/// same for the files of the current directory.
+#[derive(Debug, Parser)]
+#[command(name = "wakebox", version = VERSION, args_conflicts_with_subcommands = true)]
+#[command(arg_required_else_help = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    batch: Option<BatchArguments>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "Exit codes: the job's own; 124 time limit; 125 the sandbox, the daemon or \
+the store failed; 126 cannot run the command; 127 no such command; 128+n killed by signal n; wrong \
+usage: 1 in a batch call, 2 in a subcommand. With -I, 0 whenever the job ran.";
+
+/// A batch call.
+#[derive(Debug, Args)]
+pub struct BatchArguments {
+    /// The job's spec (JSON5)
+    #[arg(short, long, value_name = "FILE")]
+    pub params: PathBuf,
+    /// Where to write the result (JSON)
+    #[arg(short, long, value_name = "FILE")]
+    pub output_stats: Option<PathBuf>,
+    /// Exit with 0 whenever the job ran, whatever it returned
+    #[arg(short = 'I', long)]
+    pub isolate_retcode: bool,
+}
+
+/// What else there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command on files of the current directory and publish what it makes
+    Run(RunArguments),
+    /// Look at the content-addressed store, and put things into it
+    Cas(CasArguments),
+    /// Show the daemons of this user and their jobs
+    Status(StatusArguments),
+    /// Serve jobs; started by itself when needed
+    Daemon(DaemonArguments),
+}
+
+/// `wakebox run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// An input: a file, a directory with all it holds, or a glob. Without any, all files that
+    /// git does not ignore, or outside a git checkout all files
+    #[arg(short, long = "input", value_name = "PATH|GLOB")]
+    pub inputs: Vec<OsString>,
+    /// An output that is wanted: a file, or a directory with all that the job made in it. It is an
+    /// error if the job does not make it. Without any, everything that the job makes is published
+    #[arg(short, long = "output", value_name = "PATH")]
+    pub outputs: Vec<OsString>,
+    /// An input that the job may rewrite: it gets a copy, published if it changed
+    #[arg(long, value_name = "PATH|GLOB")]
+    pub rw: Vec<OsString>,
+    /// Pass a variable of the environment, or set one
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// Kill the job after this many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// Publish outputs even if the job fails
+    #[arg(long)]
+    pub publish_on_failure: bool,
+    /// Write the result document to a file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// No summary and no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgument,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Which store.
+#[derive(Debug, Args)]
+pub struct StoreArgument {
+    /// The store [default: $XDG_CACHE_HOME/wakebox]
+    #[arg(long = "store", value_name = "DIR")]
+    pub path: Option<PathBuf>,
+}
+
+/// `wakebox cas`.
+#[derive(Debug, Args)]
+pub struct CasArguments {
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgument,
+    /// What to do
+    #[command(subcommand)]
+    pub command: CasCommand,
+}
+
+/// What can be done with a store.
+#[derive(Debug, Subcommand)]
+pub enum CasCommand {
+    /// Put files into the store and print their hashes (`-` is standard input)
+    Put {
+        /// The files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Write a blob to standard output
+    Cat {
+        /// The blob's hash
+        hash: String,
+    },
+    /// Exit with 0 if the store has all of these blobs, else with 1 and name those it has not
+    Has {
+        /// The blobs' hashes
+        #[arg(required = true)]
+        hashes: Vec<String>,
+    },
+    /// List all blobs: hash and size in bytes
+    Ls,
+    /// Print the path of a blob
+    Path {
+        /// The blob's hash
+        hash: String,
+    },
+    /// Hash blobs anew, all of them unless some are named; exit with 1 if one is corrupt
+    Verify {
+        /// The blobs' hashes
+        hashes: Vec<String>,
+    },
+}
+
+/// `wakebox status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `wakebox daemon`.
+#[derive(Debug, Args)]
+pub struct DaemonArguments {
+    /// Stay in the foreground and log to standard error
+    #[arg(long, required_unless_present_any = ["socket", "stop"])]
+    pub foreground: bool,
+    /// Ask the daemon of the store to end when its jobs have
+    #[arg(long, conflicts_with_all = ["foreground", "socket"])]
+    pub stop: bool,
+    /// Seconds to live without a connection
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub idle: Option<Duration>,
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgument,
+    /// Listen here and serve the store whose directory is standard input
+    #[arg(long, hide = true, conflicts_with = "foreground")]
+    pub socket: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 => {
+            Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+        }
+        _ => Err("expected a number of seconds greater than 0".into()),
+    }
+}
+
+/// What a call asks for.
+#[derive(Debug)]
+pub enum Call {
+    /// A batch job.
+    Batch(BatchArguments),
+    /// A subcommand.
+    Command(Command),
+}
+
+impl Cli {
+    /// Reads the command line. An error is clap's: a message for the user, or the help asked for.
+    pub fn read(
+        arguments: impl Iterator<Item = OsString>,
+    ) -> std::result::Result<Call, clap::Error> {
+        let cli = Self::try_parse_from(arguments)?;
+        match (cli.command, cli.batch) {
+            (Some(command), _) => Ok(Call::Command(command)),
+            (None, Some(batch)) => Ok(Call::Batch(batch)),
+            (None, None) => Err(<Self as clap::CommandFactory>::command().error(
+                clap::error::ErrorKind::MissingSubcommand,
+                "nothing to do: give a spec with -p, or a subcommand",
+            )),
+        }
+    }
+}
+
+/// Whether a first argument names a subcommand. Decides the exit code for wrong usage.
+pub fn is_subcommand(argument: &std::ffi::OsStr) -> bool {
+    let command = <Cli as clap::CommandFactory>::command();
+    command
+        .get_subcommands()
+        .any(|subcommand| argument == subcommand.get_name())
+}
+
+/// What of the environment matters, read once.
+#[derive(Debug, Default)]
+pub struct Environment {
+    /// All variables, for `--env NAME` and for those that every job of `run` gets.
+    pub variables: BTreeMap<OsString, OsString>,
+    /// `XDG_RUNTIME_DIR`, if it is absolute.
+    pub runtime_directory: Option<PathBuf>,
+    /// `WAKEBOX_LOG`: what to log, as for `tracing`'s `EnvFilter`.
+    pub log: Option<OsString>,
+    /// `WAKEBOX_IDLE`: how long daemons live without a connection.
+    pub idle: Duration,
+}
+
+impl Environment {
+    /// Reads the process's environment.
+    pub fn read() -> Self {
+        let variables: BTreeMap<_, _> = std::env::vars_os().collect();
+        let path = |name: &str| variables.get(std::ffi::OsStr::new(name)).map(PathBuf::from);
+        let text = |name: &str| variables.get(std::ffi::OsStr::new(name)).cloned();
+        let idle = text("WAKEBOX_IDLE").and_then(|text| seconds(&text.to_string_lossy()).ok());
+        Self {
+            runtime_directory: path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute()),
+            log: text("WAKEBOX_LOG").filter(|text| !text.is_empty()),
+            idle: idle.unwrap_or(Duration::from_secs(IDLE_SECONDS)),
+            variables,
+        }
+    }
+
+    /// The store that is meant when none is named: `$XDG_CACHE_HOME/wakebox`, else
+    /// `~/.cache/wakebox`.
+    pub fn default_store(&self) -> Result<PathBuf> {
+        let absolute = |name: &str| {
+            let value = self
+                .variables
+                .get(std::ffi::OsStr::new(name))
+                .map(PathBuf::from);
+            value.filter(|path| path.is_absolute())
+        };
+        let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+        cache.map(|cache| cache.join("wakebox")).ok_or_else(|| {
+            crate::error::Error::Usage(
+                "no home for the store: set HOME, or give --store DIR".into(),
+            )
+        })
+    }
+}
+
+impl StoreArgument {
+    /// The store that is meant.
+    pub fn resolve(&self, environment: &Environment) -> Result<PathBuf> {
+        match &self.path {
+            Some(path) => Ok(path.clone()),
+            None => environment.default_store(),
+        }
+    }
+}
+
+impl Daemons {
+    /// Daemons as this environment wants them.
+    pub fn from_environment(environment: &Environment) -> Result<Self> {
+        let runtime = RuntimeDirectory::find(environment)?;
+        Ok(Self {
+            runtime,
+            idle: environment.idle,
+            log: environment.log.clone(),
+        })
+    }
+}

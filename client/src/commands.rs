@@ -1,0 +1,268 @@
+//! The subcommands around the store and the daemon.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use cas::{Digest, Store};
+use rayon::prelude::*;
+
+use crate::BUILD_ID;
+use crate::cli::{CasArguments, CasCommand, DaemonArguments, Environment, StatusArguments};
+use crate::daemon::{Daemons, Lease, READY};
+use crate::error::{Error, Result};
+
+/// A question that was answered with no.
+const NO: u8 = 1;
+
+/// `wakebox cas`.
+pub fn cas(arguments: &CasArguments, environment: &Environment) -> Result<u8> {
+    let root = arguments.store.resolve(environment)?;
+    let store = Store::open(&root)?;
+    match &arguments.command {
+        CasCommand::Put { files } => put(&store, files),
+        CasCommand::Cat { hash } => cat(&store, digest(hash)?),
+        CasCommand::Has { hashes } => has(&store, &digests(hashes)?),
+        CasCommand::Ls => list(&store),
+        CasCommand::Path { hash } => print_path(&store, digest(hash)?),
+        CasCommand::Verify { hashes } => verify(&store, digests(hashes)?),
+    }
+}
+
+fn digest(text: &str) -> Result<Digest> {
+    text.parse()
+        .map_err(|error: cas::digest::InvalidDigest| Error::Usage(error.to_string()))
+}
+
+fn digests(texts: &[String]) -> Result<Vec<Digest>> {
+    texts.iter().map(|text| digest(text)).collect()
+}
+
+/// A reader that goes away, `head` say, is no failure.
+fn print(line: std::fmt::Arguments<'_>) -> Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write to", "standard output", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn put(store: &Store, files: &[impl AsRef<Path>]) -> Result<u8> {
+    let staging = store.new_staging("put")?;
+    for path in files {
+        let path = path.as_ref();
+        let (digest, _) = if path == Path::new("-") {
+            store.put_reader(&mut io::stdin().lock(), &staging)?
+        } else {
+            let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+            store.put_reader(&mut &file, &staging)?
+        };
+        print(format_args!("{digest}  {}", path.display()))?;
+    }
+    Ok(0)
+}
+
+fn cat(store: &Store, digest: Digest) -> Result<u8> {
+    let mut blob = store.open_blob(digest)?.file;
+    match io::copy(&mut blob, &mut io::stdout()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write to", "standard output", error))
+        }
+        _ => Ok(0),
+    }
+}
+
+fn has(store: &Store, digests: &[Digest]) -> Result<u8> {
+    let mut code = 0;
+    for &digest in digests {
+        if store.stat(digest)?.is_none() {
+            print(format_args!("{digest} is missing"))?;
+            code = NO;
+        }
+    }
+    Ok(code)
+}
+
+fn list(store: &Store) -> Result<u8> {
+    let mut all = store.list()?;
+    all.sort();
+    for digest in all {
+        if let Some(stat) = store.stat(digest)? {
+            print(format_args!("{digest} {}", stat.size))?;
+        }
+    }
+    Ok(0)
+}
+
+fn print_path(store: &Store, digest: Digest) -> Result<u8> {
+    if store.stat(digest)?.is_none() {
+        return Err(cas::Error::Missing(digest).into());
+    }
+    let path = store.path(digest);
+    print(format_args!(
+        "{}",
+        path.canonicalize().unwrap_or(path).display()
+    ))?;
+    Ok(0)
+}
+
+fn verify(store: &Store, digests: Vec<Digest>) -> Result<u8> {
+    let digests = if digests.is_empty() {
+        store.list()?
+    } else {
+        digests
+    };
+    let results: Vec<_> = digests
+        .par_iter()
+        .map(|&digest| store.verify(digest))
+        .collect();
+    let mut bytes = 0;
+    let mut bad = 0;
+    for result in results {
+        match result {
+            Ok(size) => bytes += size,
+            Err(error @ (cas::Error::Corrupt { .. } | cas::Error::Missing(_))) => {
+                bad += 1;
+                print(format_args!("{error}"))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    print(format_args!(
+        "{} blobs, {bytes} bytes, {bad} bad",
+        digests.len()
+    ))?;
+    Ok(if bad == 0 { 0 } else { NO })
+}
+
+/// `wakebox status`.
+pub fn status(arguments: &StatusArguments, environment: &Environment) -> Result<u8> {
+    let daemons = Daemons::from_environment(environment)?;
+    let mut all = Vec::new();
+    for socket in daemons.runtime.sockets()? {
+        let Some(lease) = Lease::at(&socket) else {
+            continue;
+        };
+        let status = lease.status()?;
+        let size = store_size(Path::new(&status.store));
+        all.push((status, size));
+    }
+    if arguments.json {
+        let rows = all.iter().map(|(status, (blobs, bytes))| {
+            serde_json::json!({ "daemon": status, "blobs": blobs, "bytes": bytes })
+        });
+        print(format_args!("{}", serde_json::Value::from_iter(rows)))?;
+        return Ok(0);
+    }
+    if all.is_empty() {
+        print(format_args!("no daemon is running"))?;
+    }
+    for (status, (blobs, bytes)) in all {
+        print(format_args!("store {}", status.store))?;
+        print(format_args!("  {blobs} blobs, {bytes} bytes"))?;
+        print(format_args!(
+            "  daemon {} (build {}), up {} s",
+            status.pid, status.build, status.uptime
+        ))?;
+        print(format_args!(
+            "  {} jobs running, {} served",
+            status.jobs_running, status.jobs_served
+        ))?;
+    }
+    Ok(0)
+}
+
+fn store_size(root: &Path) -> (u64, u64) {
+    let files = walkdir::WalkDir::new(root.join("blobs"))
+        .into_iter()
+        .flatten();
+    let sizes = files
+        .filter(|entry| entry.file_type().is_file())
+        .filter_map(|e| e.metadata().ok());
+    sizes.fold((0, 0), |(blobs, bytes), file| {
+        (blobs + 1, bytes + file.len())
+    })
+}
+
+/// `wakebox daemon`.
+pub fn daemon(arguments: &DaemonArguments, environment: &Environment) -> Result<u8> {
+    let idle = arguments.idle.unwrap_or(environment.idle);
+    if let Some(socket) = &arguments.socket {
+        return background(socket, idle);
+    }
+    let root = arguments.store.resolve(environment)?;
+    Store::open(&root)?;
+    let daemons = Daemons::from_environment(environment)?;
+    let socket = daemons.runtime.socket(&root)?;
+    if arguments.stop {
+        return match Lease::at(&socket) {
+            Some(lease) => lease.stop().map(|()| 0).map_err(Error::from),
+            None => Err(Error::Outcome(format!(
+                "no daemon serves {}",
+                root.display()
+            ))),
+        };
+    }
+    if let Some(lease) = Lease::at(&socket) {
+        let pid = lease.status()?.pid;
+        return Err(Error::Outcome(format!(
+            "daemon {pid} serves {} already",
+            root.display()
+        )));
+    }
+    let _ = std::fs::remove_file(&socket); // left over from a daemon that died
+    let store = std::fs::File::open(&root).map_err(|e| Error::io("open the store", &root, e))?;
+    let settings = settings(store.into(), &socket, idle);
+    eprintln!(
+        "wakebox: serving {} at {}",
+        settings.store_name,
+        socket.display()
+    );
+    fuse_daemon::daemon::run(settings, || {})?;
+    Ok(0)
+}
+
+fn settings(
+    store: OwnedFd,
+    socket: &Path,
+    idle: std::time::Duration,
+) -> fuse_daemon::daemon::Settings {
+    use std::os::fd::AsRawFd;
+    let link = format!("/proc/self/fd/{}", store.as_raw_fd());
+    let store_name = std::fs::read_link(link)
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let socket = socket.into();
+    fuse_daemon::daemon::Settings {
+        store,
+        store_name,
+        socket,
+        idle,
+        build: BUILD_ID.into(),
+    }
+}
+
+/// A daemon that a client has started: the store is standard input, and standard output is
+/// waiting to be told that connections are accepted.
+fn background(socket: &Path, idle: std::time::Duration) -> Result<u8> {
+    let failed = |what| move |errno: rustix::io::Errno| Error::io(what, "the daemon", errno);
+    let store = rustix::io::dup(rustix::stdio::stdin()).map_err(failed("find the store of"))?;
+    rustix::io::fcntl_setfd(&store, rustix::io::FdFlags::CLOEXEC).map_err(failed("start"))?;
+    rustix::process::setsid().map_err(failed("detach"))?;
+    // Opened now: in the mount namespace that the daemon will live in there is no such file.
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null");
+    let null = null.map_err(|error| Error::io("open", "/dev/null", error))?;
+    let settings = settings(store, socket, idle);
+    fuse_daemon::daemon::run(settings, || {
+        let _ = io::stdout().write_all(READY.as_bytes());
+        // The client reads to the end of our output, so both must lead nowhere from here on.
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+    })?;
+    Ok(0)
+}

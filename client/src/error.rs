@@ -1,0 +1,81 @@
+//! Why a call of `wakebox` fails: one line for the user, and an exit code.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::exit_code;
+use crate::sandbox::SandboxError;
+
+/// A failure of `wakebox` itself. The job's own failure is never one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The call makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The spec makes no sense.
+    #[error("{}: {message}", path.display())]
+    Spec {
+        /// The spec's file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// The sandbox could not be made, or fell apart.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The store refused something.
+    #[error(transparent)]
+    Store(#[from] cas::Error),
+    /// The daemon cannot be had, or refuses.
+    #[error(transparent)]
+    Daemon(#[from] crate::daemon::DaemonError),
+    /// The inputs cannot be had.
+    #[error(transparent)]
+    Ingest(#[from] crate::ingest::IngestError),
+    /// The inputs cannot be found.
+    #[error(transparent)]
+    Select(#[from] crate::ingest::SelectError),
+    /// The outputs cannot be put into the workspace.
+    #[error(transparent)]
+    Publish(#[from] crate::publish::PublishError),
+    /// What was asked cannot be had, or was not served truly.
+    #[error("{0}")]
+    Outcome(String),
+    /// An output that was asked for.
+    #[error("the job did not make the wanted output '{0}'")]
+    NotMade(cas::RelPath),
+    /// The operating system refused something.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb phrase.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The refusal.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Names the action and the path of an I/O error.
+    pub fn io(what: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            what,
+            path: path.as_ref().into(),
+            source: source.into(),
+        }
+    }
+
+    /// The exit code, which for wrong usage depends on the kind of call.
+    pub fn exit_code(&self, batch: bool) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Spec { .. } if batch => exit_code::BATCH_USAGE,
+            Self::Usage(_) | Self::Spec { .. } | Self::Select(_) => exit_code::USAGE,
+            Self::NotMade(_) => exit_code::NOT_MADE,
+            _ => exit_code::SANDBOX,
+        }
+    }
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,31 @@
+//! The client: turns "run this job" into register, sandbox, execute, collect and publish.
+//!
+//! Read it in this order. [`cli`] is what can be asked. [`batch`] and [`workspace`] are the two
+//! ways to ask for a job: by a document, for build tools, and by a command line, for people. Both
+//! make a [`run::Job`], and [`run::run`] is the story of one, top to bottom: it takes a
+//! [`daemon::Lease`], makes a [`sandbox`], executes in it ([`exec`]) and fetches the report. Then
+//! [`output`] hashes what the job made and takes it into the store, [`result`] writes it down, and
+//! [`mod@publish`] puts it into the workspace. [`ingest`] is the way in: files of a workspace become
+//! blobs and a manifest.
+//!
+//! [`exit_code`] is an interface, and [`error`] says which failure has which code.
+
+pub mod batch;
+pub mod cli;
+pub mod commands;
+pub mod daemon;
+pub mod error;
+pub mod exec;
+pub mod exit_code;
+pub mod ingest;
+pub mod output;
+pub mod publish;
+pub mod result;
+pub mod run;
+pub mod runtime;
+pub mod sandbox;
+pub mod spec;
+pub mod workspace;
+
+/// A hash of the sources that this binary was built from.
+pub const BUILD_ID: &str = env!("WAKEBOX_BUILD_ID");

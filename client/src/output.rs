@@ -1,0 +1,310 @@
+//! What a job left: hashed, taken into the store, and told.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use cas::copy::Copier;
+use cas::report::{Output, StagingEntry};
+use cas::staging::{StagingDirectory, is_quiet};
+use cas::{Digest, Error, RelPath, Store, text::Text};
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use serde::Serialize;
+
+/// What becomes of the staged files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposal {
+    /// They become the store's blobs themselves, by rename.
+    Move,
+    /// They stay where they are for the caller, and the store gets copies.
+    Copy,
+    /// They stay where they are, and the store gets nothing.
+    HashOnly,
+}
+
+/// One output, hashed.
+#[derive(Clone, Debug)]
+pub struct Hashed {
+    /// Where it is in the view.
+    pub path: RelPath,
+    /// What it is.
+    pub entry: HashedEntry,
+}
+
+/// What an output is, as `hashed_files` of the result has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum HashedEntry {
+    /// A regular file.
+    File {
+        /// Name of its content.
+        hash: Digest,
+        /// Length in bytes.
+        size: u64,
+        /// Permission bits.
+        mode: u16,
+        /// Modification time, whole seconds since the epoch.
+        mtime_sec: i64,
+        /// Modification time, nanoseconds on top.
+        mtime_nsec: i64,
+        /// `false` if the content is not in the store.
+        #[serde(skip_serializing_if = "std::ops::Not::not", rename = "adopted")]
+        not_adopted: NotAdopted,
+        /// The same number for all names of one hard-linked file.
+        #[serde(skip_serializing_if = "Option::is_none", rename = "link-group")]
+        link_group: Option<u64>,
+        /// Name of its staging file.
+        #[serde(skip)]
+        staged: u64,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Its target.
+        target: Text,
+        /// Modification time, whole seconds since the epoch.
+        mtime_sec: i64,
+        /// Modification time, nanoseconds on top.
+        mtime_nsec: i64,
+    },
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        mode: u16,
+        /// Modification time, whole seconds since the epoch.
+        mtime_sec: i64,
+        /// Modification time, nanoseconds on top.
+        mtime_nsec: i64,
+    },
+}
+
+/// Set if content was hashed only; written as `"adopted": false`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAdopted(pub bool);
+
+impl std::ops::Not for &NotAdopted {
+    type Output = bool;
+
+    fn not(self) -> bool {
+        !self.0
+    }
+}
+
+impl Serialize for NotAdopted {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(!self.0)
+    }
+}
+
+/// A staged file that has been dealt with; all its names share it.
+#[derive(Clone, Copy, Debug)]
+struct Content {
+    digest: Digest,
+    size: u64,
+    mtime: (i64, i64),
+}
+
+/// The staging directory of a job that has ended.
+#[derive(Debug)]
+pub struct Collector<'s> {
+    store: &'s Store,
+    directory: OwnedFd,
+    name: String,
+    copier: Copier,
+    /// Where copies are made, if any are.
+    copies: std::sync::Arc<StagingDirectory>,
+}
+
+impl<'s> Collector<'s> {
+    /// Opens a job's staging directory.
+    pub fn open(store: &'s Store, name: &str) -> cas::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = rustix::fs::openat(store.staging(), name, flags, Mode::empty())
+            .map_err(|errno| Error::io("open the staging directory", name, errno))?;
+        let copies = store.new_staging("adopt")?;
+        Ok(Self {
+            store,
+            directory,
+            name: name.into(),
+            copier: Copier::default(),
+            copies,
+        })
+    }
+
+    /// Hashes all outputs in parallel and does with the staged files as told. Any failure is the
+    /// whole job's: a result that leaves an output out would be a lie.
+    pub fn collect(&self, outputs: Vec<Output>, disposal: Disposal) -> cas::Result<Vec<Hashed>> {
+        let mut names: BTreeMap<u64, u32> = BTreeMap::new();
+        for output in &outputs {
+            if let StagingEntry::File { staged, .. } = output.entry {
+                *names.entry(staged).or_default() += 1;
+            }
+        }
+        let staged: Vec<u64> = names.keys().copied().collect();
+        let contents = staged
+            .into_par_iter()
+            .map(|id| Ok((id, self.take_in(id, disposal)?)))
+            .collect::<cas::Result<BTreeMap<u64, Content>>>()?;
+        let adopted = disposal != Disposal::HashOnly;
+        let hashed = outputs.into_iter().filter_map(|output| {
+            let entry = hashed_entry(output.entry, &contents, &names, adopted)?;
+            Some(Hashed {
+                path: output.path,
+                entry,
+            })
+        });
+        Ok(hashed.collect())
+    }
+
+    fn path(&self, id: u64) -> PathBuf {
+        self.store
+            .root()
+            .join("staging")
+            .join(&self.name)
+            .join(id.to_string())
+    }
+
+    fn take_in(&self, id: u64, disposal: Disposal) -> cas::Result<Content> {
+        let failed = |what, error: std::io::Error| Error::io(what, self.path(id), error);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&self.directory, id.to_string(), flags, Mode::empty())
+            .map_err(|errno| failed("open the staged file", errno.into()))?;
+        let file = File::from(file);
+        let is = file
+            .metadata()
+            .map_err(|e| failed("examine the staged file", e))?;
+        let mtime = (is.mtime(), is.mtime_nsec());
+        // A descriptor that leaked out of the sandbox may still write. Then only a copy can be
+        // trusted to have the hash that it is given.
+        let quiet = is_quiet(&file);
+        let (digest, size) = match disposal {
+            _ if !quiet => self.store.put_file(&file, &self.copies)?,
+            Disposal::HashOnly => {
+                Digest::of_file(&file).map_err(|e| failed("hash the staged file", e))?
+            }
+            Disposal::Move => self.move_in(id, &file)?,
+            Disposal::Copy => self.copy_in(id, &file)?,
+        };
+        Ok(Content {
+            digest,
+            size,
+            mtime,
+        })
+    }
+
+    fn move_in(&self, id: u64, file: &File) -> cas::Result<(Digest, u64)> {
+        let failed = |error| Error::io("hash the staged file", self.path(id), error);
+        let (digest, size) = Digest::of_file(file).map_err(failed)?;
+        self.store
+            .adopt(self.directory.as_fd(), &id.to_string(), digest)?;
+        Ok((digest, size))
+    }
+
+    /// The file is quiet, so what was hashed is what is copied.
+    fn copy_in(&self, id: u64, file: &File) -> cas::Result<(Digest, u64)> {
+        let failed = |what, error: std::io::Error| Error::io(what, self.path(id), error);
+        let (digest, size) =
+            Digest::of_file(file).map_err(|e| failed("hash the staged file", e))?;
+        if self.store.stat(digest)?.is_none() {
+            let (copy, to) = self.copies.create_file(OFlags::WRONLY)?;
+            self.copier
+                .copy(file, &to)
+                .map_err(|e| failed("copy the staged file", e))?;
+            drop(to);
+            self.store
+                .adopt(self.copies.as_fd(), &copy.id().to_string(), digest)?;
+            copy.keep();
+        }
+        Ok((digest, size))
+    }
+
+    /// Prepares the staged files for a caller that takes each name by itself: every name has a
+    /// file of its own to unlink (names of one file are hard links among themselves, never with a
+    /// blob), readable by its owner. Returns the file for each output that is one.
+    pub fn names_of_their_own(&self, hashed: &[Hashed]) -> cas::Result<BTreeMap<RelPath, String>> {
+        let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        for output in hashed {
+            let HashedEntry::File { staged, mode, .. } = &output.entry else {
+                continue;
+            };
+            let count = seen.entry(*staged).or_default();
+            let name = match *count {
+                0 => staged.to_string(),
+                nth => format!("{staged}.{nth}"),
+            };
+            if *count == 0 {
+                self.set_mode(*staged, *mode)?;
+            } else {
+                self.link(*staged, &name)?;
+            }
+            *count += 1;
+            names.insert(output.path.clone(), name);
+        }
+        Ok(names)
+    }
+
+    fn set_mode(&self, id: u64, mode: u16) -> cas::Result<()> {
+        let mode = Mode::from_raw_mode(u32::from(mode) | 0o400);
+        rustix::fs::chmodat(&self.directory, id.to_string(), mode, AtFlags::empty())
+            .map_err(|errno| Error::io("set the mode of", self.path(id), errno))
+    }
+
+    fn link(&self, id: u64, name: &str) -> cas::Result<()> {
+        let (from, to) = (&self.directory, &self.directory);
+        rustix::fs::linkat(from, id.to_string(), to, name, AtFlags::empty())
+            .map_err(|errno| Error::io("link the staged file", self.path(id), errno))
+    }
+}
+
+fn hashed_entry(
+    entry: StagingEntry,
+    contents: &BTreeMap<u64, Content>,
+    names: &BTreeMap<u64, u32>,
+    adopted: bool,
+) -> Option<HashedEntry> {
+    Some(match entry {
+        StagingEntry::File { staged, mode } => {
+            let Content {
+                digest,
+                size,
+                mtime: (mtime_sec, mtime_nsec),
+            } = *contents.get(&staged)?;
+            let link_group = names
+                .get(&staged)
+                .filter(|&&count| count > 1)
+                .map(|_| staged);
+            let not_adopted = NotAdopted(!adopted);
+            HashedEntry::File {
+                hash: digest,
+                size,
+                mode,
+                mtime_sec,
+                mtime_nsec,
+                not_adopted,
+                link_group,
+                staged,
+            }
+        }
+        StagingEntry::Symlink {
+            target,
+            mtime_sec,
+            mtime_nsec,
+        } => HashedEntry::Symlink {
+            target,
+            mtime_sec,
+            mtime_nsec: mtime_nsec.into(),
+        },
+        StagingEntry::Directory {
+            mode,
+            mtime_sec,
+            mtime_nsec,
+        } => HashedEntry::Directory {
+            mode,
+            mtime_sec,
+            mtime_nsec: mtime_nsec.into(),
+        },
+    })
+}

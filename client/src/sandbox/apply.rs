@@ -1,0 +1,376 @@
+//! The system calls behind applying a plan that Rust cannot check.
+//!
+//! This is the only file of the client with `unsafe`. Each function wraps one call so that
+//! its callers need none; what a caller has to keep is in the function's own text.
+
+#![expect(
+    unsafe_code,
+    reason = "clone, exec and signal masks exist in no safe form"
+)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_long};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// Number of the kernel's signals, real-time ones included (`_NSIG`).
+const KERNEL_SIGNALS: c_int = 64;
+
+/// A namespace that a process can be cloned into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Namespace {
+    User,
+    Mount,
+    Pid,
+    HostName,
+    Network,
+}
+
+impl Namespace {
+    fn flag(self) -> c_int {
+        match self {
+            Self::User => libc::CLONE_NEWUSER,
+            Self::Mount => libc::CLONE_NEWNS,
+            Self::Pid => libc::CLONE_NEWPID,
+            Self::HostName => libc::CLONE_NEWUTS,
+            Self::Network => libc::CLONE_NEWNET,
+        }
+    }
+}
+
+/// Processor time and memory of a process and the children it waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// User and system time, in microseconds.
+    pub(crate) cpu_micros: u64,
+    /// The largest resident set of any one process, in bytes.
+    pub(crate) max_rss_bytes: u64,
+}
+
+impl Usage {
+    /// Of both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            cpu_micros: self.cpu_micros.saturating_add(other.cpu_micros),
+            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
+        }
+    }
+}
+
+/// The end of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Whose, as seen by who waited.
+    pub(crate) pid: c_int,
+    /// As of wait(2).
+    pub(crate) status: c_int,
+    /// What it took.
+    pub(crate) usage: Usage,
+}
+
+/// A null-terminated array of C strings, as execve(2) takes it.
+#[derive(Debug)]
+pub(super) struct CStrings {
+    /// Owns what `pointers` point to; the strings' bytes are on the heap and never move.
+    _strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl CStrings {
+    /// Keeps the strings and makes the array.
+    pub(super) fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([ptr::null()])
+            .collect();
+        Self {
+            _strings: strings,
+            pointers,
+        }
+    }
+}
+
+/// Ends the process if the code of a child unwinds: the stack above it is a copy of the
+/// client's, whose destructors would remove the client's files.
+struct NoUnwind;
+
+impl Drop for NoUnwind {
+    fn drop(&mut self) {
+        exit_now(70)
+    }
+}
+
+/// Clones this process into new namespaces and runs `child` there; what it returns is its
+/// exit code. Returns in the parent
+/// only, where `child` is dropped unused, and with it the descriptors it owns.
+///
+/// In the child other threads do not exist and their locks stay locked: `child` must not
+/// allocate, lock or panic.
+///
+/// # Errors
+/// Those of clone(2): `EPERM` where user namespaces are forbidden, `ENOSPC` at their limit.
+pub(crate) fn spawn(
+    namespaces: impl Iterator<Item = Namespace>,
+    child: impl FnOnce() -> c_int,
+) -> Result<(Pid, OwnedFd), Errno> {
+    let flags = namespaces.fold(libc::CLONE_PIDFD, |flags, namespace| {
+        flags | namespace.flag()
+    });
+    let mut pidfd: c_int = -1;
+    let pid = clone_or_run(flags, &mut pidfd, child)?;
+    // SAFETY: CLONE_PIDFD has put a new descriptor there that nobody else owns.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Forks and runs `child`, with the duties of [`spawn`].
+///
+/// # Errors
+/// Those of clone(2).
+pub(super) fn fork(child: impl FnOnce() -> c_int) -> Result<Pid, Errno> {
+    let mut unused = -1;
+    clone_or_run(0, &mut unused, child)
+}
+
+/// clone(2) rather than clone3(2): the flags fit, and container run-times whose filter
+/// cannot read clone3's structure answer `ENOSYS` to it.
+fn clone_or_run(
+    flags: c_int,
+    pidfd: &mut c_int,
+    child: impl FnOnce() -> c_int,
+) -> Result<Pid, Errno> {
+    let flags = c_long::from(flags | libc::SIGCHLD);
+    let (none, no_tls): (c_long, c_long) = (0, 0);
+    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory, and
+    // a null stack means it goes on with the copy of this one. x86-64 and aarch64 agree on
+    // the first three arguments; the others are all 0. `pidfd` is written to only.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut *pidfd, none, no_tls) };
+    match pid {
+        0 => {
+            let _guard = NoUnwind;
+            exit_now(child())
+        }
+        pid => i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .filter(|_| pid > 0)
+            .ok_or_else(last),
+    }
+}
+
+fn last() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+/// Ends this process at once: no destructor, no exit handler, no flushing of the copies of
+/// the client's buffers.
+fn exit_now(code: c_int) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Becomes another program; returns only on failure.
+pub(super) fn execute(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
+    // SAFETY: the path is null-terminated; `CStrings` are null-terminated arrays of strings
+    // that live as long as they do.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
+    last()
+}
+
+/// Closes every descriptor from 3 up but those in `keep`, which is in ascending order.
+///
+/// Only for a child that will exit or exec: owners of these descriptors further up the
+/// stack must never run again.
+pub(super) fn close_all_but(keep: &[RawFd]) -> Result<(), Errno> {
+    let mut first = 3;
+    for fd in keep.iter().map(|fd| fd.cast_unsigned()) {
+        if first < fd {
+            close_range(first, fd.saturating_sub(1), 0)?;
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    close_range(first, u32::MAX, 0)
+}
+
+/// Closes one descriptor, with the duty of [`close_all_but`].
+pub(super) fn close_in_child(fd: BorrowedFd<'_>) {
+    // SAFETY: as for `close_all_but`: the owner's code never runs in this process.
+    unsafe { rustix::io::close(fd.as_raw_fd()) };
+}
+
+/// Closes 0, 1 and 2, with the duty of [`close_all_but`].
+pub(super) fn close_standard() -> Result<(), Errno> {
+    close_range(0, 2, 0)
+}
+
+/// Has every descriptor from 3 up closed by the next exec.
+pub(super) fn close_all_on_exec() -> Result<(), Errno> {
+    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last_fd: u32, flags: u32) -> Result<(), Errno> {
+    // SAFETY: closing is the caller's business; see `close_all_but`.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last_fd, flags) };
+    if done == 0 { Ok(()) } else { Err(last()) }
+}
+
+/// A new user namespace and, owned by it, a new mount namespace, for this process.
+pub(super) fn unshare_user_and_mounts() -> Result<(), Errno> {
+    // SAFETY: unsafe only with `FILES`, which is not asked for.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }
+}
+
+/// A set of signals.
+#[derive(Clone, Copy)]
+pub(super) struct SignalSet(libc::sigset_t);
+
+impl std::fmt::Debug for SignalSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SignalSet")
+    }
+}
+
+impl SignalSet {
+    /// Exactly these.
+    pub(super) fn of(signals: &[c_int]) -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initialises the whole set, sigaddset changes an initialised one.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in signals {
+                libc::sigaddset(set.as_mut_ptr(), *signal);
+            }
+            Self(set.assume_init())
+        }
+    }
+
+    /// Every signal.
+    pub(super) fn all() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigfillset initialises the whole set.
+        unsafe {
+            libc::sigfillset(set.as_mut_ptr());
+            Self(set.assume_init())
+        }
+    }
+
+    /// Blocks these too in the calling thread; returns what was blocked before.
+    pub(super) fn block(self) -> Self {
+        self.change(libc::SIG_BLOCK)
+    }
+
+    /// Blocks exactly these in the calling thread.
+    pub(super) fn set(self) {
+        self.change(libc::SIG_SETMASK);
+    }
+
+    fn change(self, how: c_int) -> Self {
+        let mut previous = Self::of(&[]);
+        // SAFETY: both sets are initialised; the call fails for an unknown `how` only.
+        unsafe { libc::pthread_sigmask(how, &raw const self.0, &raw mut previous.0) };
+        previous
+    }
+}
+
+/// A non-blocking descriptor from which blocked signals are read.
+///
+/// # Errors
+/// Those of signalfd(2).
+pub(crate) fn open_signals(signals: &[c_int]) -> Result<OwnedFd, Errno> {
+    let set = SignalSet::of(signals);
+    // SAFETY: the set is initialised; -1 asks for a new descriptor.
+    let fd =
+        unsafe { libc::signalfd(-1, &raw const set.0, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(last());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Undoes what the client and its callers did to the handling of signals: Rust ignores
+/// SIGPIPE, nohup ignores SIGHUP, and what is ignored stays so over exec.
+///
+/// By the bare call: glibc's refuses signals 32 and 33, which it uses for threads, and a
+/// caller may have had them ignored none the less.
+pub(super) fn default_signals() {
+    (1..=KERNEL_SIGNALS).for_each(default_signal);
+    SignalSet::of(&[]).set();
+}
+
+/// Lets this process, and the init it clones, wait for children: whoever inherits SIGCHLD
+/// ignored (some callers leave it so) finds that they are gone without a status (wait(2)).
+pub(crate) fn default_child_signal() {
+    default_signal(libc::SIGCHLD);
+}
+
+fn default_signal(signal: c_int) {
+    // The kernel's structure in its default: no handler, flags, restorer or mask.
+    let default = [0_u64; 4];
+    let (old, size) = (ptr::null::<u64>(), size_of::<u64>());
+    // SAFETY: `default` is at least as long as the structure on every 64-bit machine; SIG_DFL
+    // is valid for every signal, and a failure (SIGKILL, SIGSTOP) changes nothing.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, size) };
+}
+
+/// Kills every process of this pid namespace but this one, which has to be its first: for
+/// any other the same call would reach everything its user runs.
+pub(super) fn kill_all_others() {
+    if rustix::process::getpid().is_init() {
+        // SAFETY: kill has no preconditions for memory.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
+/// Waits for one child, or for any when `pid` is `None`.
+///
+/// # Errors
+/// `ECHILD` when there is none.
+pub(crate) fn reap(pid: Option<Pid>) -> Result<Ended, Errno> {
+    let which = pid.map_or(-1, Pid::as_raw_pid);
+    loop {
+        match wait_for(which, 0) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The next child that has ended; `None` when none has (yet).
+///
+/// # Errors
+/// `ECHILD` when there is no child at all.
+pub(super) fn reap_ended() -> Result<Option<Ended>, Errno> {
+    wait_for(-1, libc::WNOHANG).map(|ended| (ended.pid != 0).then_some(ended))
+}
+
+fn wait_for(which: c_int, options: c_int) -> Result<Ended, Errno> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to variables of the types the call fills in.
+    let pid = unsafe { libc::wait4(which, &raw mut status, options, usage.as_mut_ptr()) };
+    if pid < 0 {
+        return Err(last());
+    }
+    // SAFETY: all-zero is a valid rusage, and if there was a child the call has filled it in.
+    let usage = usage_of(unsafe { usage.assume_init_ref() });
+    Ok(Ended { pid, status, usage })
+}
+
+fn usage_of(usage: &libc::rusage) -> Usage {
+    let kib = u64::try_from(usage.ru_maxrss).unwrap_or(0);
+    Usage {
+        cpu_micros: micros(usage.ru_utime).saturating_add(micros(usage.ru_stime)),
+        max_rss_bytes: kib.saturating_mul(1024),
+    }
+}
+
+fn micros(time: libc::timeval) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let rest = u64::try_from(time.tv_usec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(rest)
+}

@@ -1,0 +1,212 @@
+//! The first process of a sandbox: process 1 of the job's pid namespace.
+//!
+//! It sets the sandbox up, forks the command and waits for it. When it ends, the kernel
+//! kills whatever is left in the namespace and lets its parent, the client, see its end only
+//! when all of them are gone (`zap_pid_ns_processes`).
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::io::{Errno, read, write};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, chdir, set_dumpable_behavior, set_parent_process_death_signal,
+};
+
+use super::apply::{
+    Ended, SignalSet, Usage, close_all_but, close_standard, fork, kill_all_others, open_signals,
+    reap, reap_ended, unshare_user_and_mounts,
+};
+use super::prepare::{Action, IdMaps, Prepared};
+use super::report::{At, Failure, Report, Stage, Words, send};
+use super::{command, view};
+
+/// The child's ends of what connects it to the client.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// Where reports are written.
+    pub(crate) report: OwnedFd,
+    /// Hangs up when the client is gone, which holds the only other end; a byte asks for the
+    /// end of the job.
+    pub(crate) alive: OwnedFd,
+}
+
+/// Sets the sandbox up and lives until the command has ended. Returns its own exit code: 0 when
+/// it has reported how the command ended.
+pub(crate) fn run(prepared: &Prepared<'_>, ends: &Ends) -> i32 {
+    // Process 1 is deaf by nature to what its namespace sends; this adds the terminal's keys
+    // and keeps handlers that the client installed from running here.
+    SignalSet::all().set();
+    let mut refusal = Words::NONE;
+    match set_up(prepared, ends, &mut refusal).and_then(|()| run_command(prepared, ends)) {
+        Ok(()) => 0,
+        Err(failure) => {
+            send(&ends.report, &Report::Failed(failure, refusal));
+            1
+        }
+    }
+}
+
+fn set_up(prepared: &Prepared<'_>, ends: &Ends, refusal: &mut Words) -> Result<(), Failure> {
+    close_inherited(prepared, ends)?;
+    die_with_client(ends)?;
+    // Kept open because a later step may take this /proc out of sight.
+    let own = open(
+        c"/proc/self",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let own = own.at(Stage::OwnProc)?;
+    write_to(own.as_fd(), c"setgroups", b"deny").at(Stage::DenySetgroups)?;
+    map_ids(own.as_fd(), &prepared.maps)?;
+    // Private, not slave: a slave would still receive what the host mounts meanwhile.
+    mount_change(
+        c"/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .at(Stage::PrivateMounts)?;
+    for (index, action) in prepared.actions.iter().enumerate() {
+        carry_out(action, refusal).map_err(|failure| failure.in_step(index))?;
+    }
+    lock(own.as_fd(), prepared)?;
+    protect(ends)
+}
+
+/// Closes what the client had open, first of all our copy of the client's end of `alive`.
+fn close_inherited(prepared: &Prepared<'_>, ends: &Ends) -> Result<(), Failure> {
+    let socket = prepared.serve.map_or(-1, |serve| serve.socket.as_raw_fd());
+    let mut keep: [RawFd; 3] = [ends.report.as_raw_fd(), ends.alive.as_raw_fd(), socket];
+    keep.sort_unstable();
+    let known = keep.iter().position(|fd| *fd >= 0).unwrap_or(0);
+    close_all_but(keep.get(known..).unwrap_or_default()).at(Stage::MarkDescriptors)
+}
+
+/// Asks to be killed when the client ends, then looks whether it ended before that.
+fn die_with_client(ends: &Ends) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL)).at(Stage::DieWithClient)?;
+    let mut alive = [PollFd::new(&ends.alive, PollFlags::empty())];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut alive, Some(&at_once)).at(Stage::DieWithClient)?;
+    if alive
+        .iter()
+        .any(|pipe| pipe.revents().contains(PollFlags::HUP))
+    {
+        return Err(Failure::without_errno(Stage::ClientGone));
+    }
+    Ok(())
+}
+
+/// User first: a map of groups is accepted only once setgroups is denied, in any order.
+fn map_ids(own: BorrowedFd<'_>, maps: &IdMaps) -> Result<(), Failure> {
+    write_to(own, c"uid_map", &maps.user).at(Stage::MapUser)?;
+    write_to(own, c"gid_map", &maps.group).at(Stage::MapGroup)
+}
+
+fn write_to(own: BorrowedFd<'_>, name: &CStr, text: &[u8]) -> Result<(), Errno> {
+    let file = openat(own, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    write(&file, text).map(drop)
+}
+
+fn carry_out(action: &Action<'_>, refusal: &mut Words) -> Result<(), Failure> {
+    match action {
+        Action::MountView(planned) => view::mount(planned, refusal),
+        Action::FreshProc => mount_proc().at(Stage::FreshProc),
+        Action::Hide(path) => hide(path).at(Stage::Hide),
+    }
+}
+
+/// The kernel refuses a new proc where the old one is partly covered, as in containers
+/// (`mount_too_revealing`); a job then sees the old one, as it does in the original.
+fn mount_proc() -> Result<(), Errno> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    match mount(c"proc", c"/proc", c"proc", flags, None) {
+        Err(Errno::PERM | Errno::BUSY | Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn hide(path: &CStr) -> Result<(), Errno> {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    match mount(c"wakebox", path, c"tmpfs", flags, c"mode=0555") {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        other => other,
+    }
+}
+
+/// A second pair of namespaces. Mounts that are copied into a namespace of less privilege
+/// become locked together (`lock_mnt_tree`): not even root inside can take one away and see
+/// what is under it. That setgroups is denied is inherited.
+fn lock(own: BorrowedFd<'_>, prepared: &Prepared<'_>) -> Result<(), Failure> {
+    unshare_user_and_mounts().at(Stage::Lock)?;
+    map_ids(own, &prepared.lock_maps)
+}
+
+/// Leaves nothing for the job to find in `/proc/1`.
+fn protect(ends: &Ends) -> Result<(), Failure> {
+    // The working directory is the client's: the workspace under the view.
+    chdir(c"/").at(Stage::LeaveDirectory)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::ProtectInit)?;
+    // A change of credentials may clear it (commit_creds).
+    die_with_client(ends)
+}
+
+/// Forks the command and lives until it has ended or the client asks for an end.
+fn run_command(prepared: &Prepared<'_>, ends: &Ends) -> Result<(), Failure> {
+    let children = open_signals(&[libc::SIGCHLD]).at(Stage::WatchChildren)?;
+    let main = fork(|| command::run(&prepared.command, ends.report.as_fd())).at(Stage::Fork)?;
+    // So that a pipe the client's caller reads from ends with the job's last holder of it.
+    close_standard().at(Stage::MarkDescriptors)?;
+    loop {
+        let asked_to_stop = sleep(&children, &ends.alive).at(Stage::WatchChildren)?;
+        if let Some(ended) = reap_until(main).at(Stage::WatchChildren)? {
+            send(&ends.report, &Report::Ended(ended));
+            return Ok(());
+        }
+        if asked_to_stop {
+            send(&ends.report, &Report::Stopped(kill_and_count()));
+            return Ok(());
+        }
+    }
+}
+
+/// Sleeps until a child ends or the client says or hangs up something; returns whether it did.
+fn sleep(children: &OwnedFd, alive: &OwnedFd) -> Result<bool, Errno> {
+    let mut watched = [
+        PollFd::new(children, PollFlags::IN),
+        PollFd::new(alive, PollFlags::IN),
+    ];
+    poll(&mut watched, None)?;
+    let [child, client] = watched.map(|fd| !fd.revents().is_empty());
+    if child {
+        // Several ends may share one record; `reap_until` does not count them.
+        read(children, &mut [0; size_of::<libc::signalfd_siginfo>()])?;
+    }
+    Ok(client)
+}
+
+/// Reaps whoever has ended; stops at the main process.
+fn reap_until(main: Pid) -> Result<Option<Ended>, Errno> {
+    while let Some(ended) = reap_ended()? {
+        if ended.pid == main.as_raw_pid() {
+            return Ok(Some(ended));
+        }
+    }
+    Ok(None)
+}
+
+/// Kills the job and adds up what it took. Left to the kernel, it would not be known: what it
+/// kills at the end of a pid namespace is reaped without being counted, because it has
+/// SIGCHLD ignored meanwhile (`zap_pid_ns_processes`).
+fn kill_and_count() -> Usage {
+    kill_all_others();
+    let mut total = Usage::default();
+    while let Ok(ended) = reap(None) {
+        total = total.and(ended.usage);
+    }
+    total
+}

@@ -1,0 +1,244 @@
+//! What a sandbox shall be: an ordered, checked value without effects.
+//!
+//! A [`Draft`] is filled in freely; [`Draft::check`] makes the [`Plan`] that
+//! [`crate::exec::start`] accepts, so nothing is found wrong half-way through the mounts.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The one user and the one group that exist inside, and who they are outside.
+///
+/// The kernel lets an unprivileged process map no ids but its own, so `outside_*` are the
+/// client's effective ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids {
+    /// User id that the job sees as its own.
+    pub inside_uid: u32,
+    /// Group id that the job sees as its own.
+    pub inside_gid: u32,
+    /// Effective user id of the client.
+    pub outside_uid: u32,
+    /// Effective group id of the client.
+    pub outside_gid: u32,
+}
+
+/// Namespaces besides those that every job gets (user, mount, pid).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// A UTS namespace: host and domain name of its own.
+    pub host_name: bool,
+    /// A network namespace; it holds nothing but a loopback device that is down.
+    pub network: bool,
+}
+
+/// One step of the set-up. The order of steps is the order in which they are carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Mounts the daemon's view: one superblock, attached at every destination in turn.
+    MountView {
+        /// Absolute directories that exist.
+        destinations: Vec<PathBuf>,
+        /// Lets the kernel check permissions from the attributes. Off for a job's view: the
+        /// daemon checks them itself.
+        default_permissions: bool,
+        /// Lets users other than the mounting one in. Needs nothing inside a user namespace,
+        /// and a job has one user only: off for a job's view.
+        allow_other: bool,
+    },
+    /// Mounts a `/proc` that shows the job's own processes only. Where the kernel does not
+    /// allow it (a container with a masked `/proc`), the old one stays.
+    FreshProc,
+    /// Covers a directory with an empty, read-only one. A path that does not exist or is no
+    /// directory is passed over.
+    Hide {
+        /// Absolute directory.
+        path: PathBuf,
+    },
+}
+
+/// Where the job's standard input comes from. Output and error are always the client's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Stdin {
+    /// The client's own.
+    #[default]
+    Inherit,
+    /// A file opened read-only inside the sandbox; relative to the working directory.
+    Open(PathBuf),
+}
+
+/// A plan before it was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// User and group.
+    pub ids: Ids,
+    /// Extra namespaces.
+    pub namespaces: Namespaces,
+    /// Set-up, in order.
+    pub steps: Vec<Step>,
+    /// Working directory of the command: absolute, as seen inside.
+    pub cwd: PathBuf,
+    /// Standard input of the command.
+    pub stdin: Stdin,
+    /// Program and arguments. A program without `/` is searched in `PATH` of `env`.
+    pub argv: Vec<OsString>,
+    /// The whole environment, as `NAME=value`; nothing is inherited.
+    pub env: Vec<OsString>,
+}
+
+/// Why a draft cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// `argv` is empty or its first word is.
+    #[error("there is no command to run")]
+    NoCommand,
+    /// A string that the kernel would cut short.
+    #[error("{what} contains a NUL byte")]
+    Nul {
+        /// Which one, for a person: "argument 2".
+        what: String,
+    },
+    /// A path that has to be absolute is not.
+    #[error("{what} {path:?} is not an absolute path")]
+    Relative {
+        /// Which one, for a person: "destination".
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// A word of the environment without `=`.
+    #[error("environment entry {index} ({entry:?}) has no '='")]
+    NoEquals {
+        /// Position in `env`, from 1.
+        index: usize,
+        /// The entry.
+        entry: OsString,
+    },
+    /// A view that is mounted nowhere.
+    #[error("the view has no destination")]
+    NoDestination,
+    /// More than one [`Step::MountView`]: a job has one superblock.
+    #[error("the view is mounted by more than one step; give one step all destinations")]
+    ManyViews,
+}
+
+/// A checked plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan(Draft);
+
+impl Plan {
+    /// What was checked.
+    pub fn contents(&self) -> &Draft {
+        &self.0
+    }
+
+    /// Whether carrying the plan out needs the daemon.
+    pub fn mounts_view(&self) -> bool {
+        self.0
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::MountView { .. }))
+    }
+}
+
+impl Draft {
+    /// Checks everything that can be checked without looking at the system.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn check(self) -> Result<Plan, PlanError> {
+        check_argv(&self.argv)?;
+        check_env(&self.env)?;
+        check_path("working directory", &self.cwd)?;
+        if let Stdin::Open(path) = &self.stdin {
+            c_string("standard input", path.as_os_str())?;
+        }
+        check_steps(&self.steps)?;
+        Ok(Plan(self))
+    }
+}
+
+fn check_argv(argv: &[OsString]) -> Result<(), PlanError> {
+    if argv.first().is_none_or(|program| program.is_empty()) {
+        return Err(PlanError::NoCommand);
+    }
+    argument_strings(argv).map(drop)
+}
+
+fn check_env(env: &[OsString]) -> Result<(), PlanError> {
+    for (entry, index) in env.iter().zip(1..) {
+        if !entry.as_bytes().contains(&b'=') {
+            return Err(PlanError::NoEquals {
+                index,
+                entry: entry.clone(),
+            });
+        }
+    }
+    environment_strings(env).map(drop)
+}
+
+fn check_steps(steps: &[Step]) -> Result<(), PlanError> {
+    let mut views = 0;
+    for step in steps {
+        match step {
+            Step::MountView { destinations, .. } => {
+                views += 1;
+                check_destinations(destinations)?;
+            }
+            Step::FreshProc => {}
+            Step::Hide { path } => check_path("hidden path", path)?,
+        }
+    }
+    if views > 1 {
+        Err(PlanError::ManyViews)
+    } else {
+        Ok(())
+    }
+}
+
+fn check_destinations(destinations: &[PathBuf]) -> Result<(), PlanError> {
+    if destinations.is_empty() {
+        return Err(PlanError::NoDestination);
+    }
+    destinations
+        .iter()
+        .try_for_each(|path| check_path("destination", path))
+}
+
+fn check_path(what: &'static str, path: &Path) -> Result<(), PlanError> {
+    if !path.is_absolute() {
+        return Err(PlanError::Relative {
+            what,
+            path: path.to_owned(),
+        });
+    }
+    c_string(what, path.as_os_str()).map(drop)
+}
+
+/// The arguments as C strings.
+pub(super) fn argument_strings(argv: &[OsString]) -> Result<Vec<CString>, PlanError> {
+    numbered("argument", argv)
+}
+
+/// The environment as C strings.
+pub(super) fn environment_strings(env: &[OsString]) -> Result<Vec<CString>, PlanError> {
+    numbered("environment entry", env)
+}
+
+fn numbered(kind: &str, words: &[OsString]) -> Result<Vec<CString>, PlanError> {
+    let strings = words.iter().zip(1..);
+    strings
+        .map(|(word, n)| c_string(&format!("{kind} {n}"), word))
+        .collect()
+}
+
+/// One string for the kernel; `what` names it in the error.
+pub(super) fn c_string(what: &str, value: &OsStr) -> Result<CString, PlanError> {
+    CString::new(value.as_bytes()).map_err(|_nul| PlanError::Nul {
+        what: what.to_owned(),
+    })
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,44 @@
+//! The signals that a client handles by reading them, while a job runs.
+
+use std::ffi::c_int;
+use std::marker::PhantomData;
+
+use super::apply::SignalSet;
+
+/// The signals that ask a client to stop.
+pub(crate) const STOPPING: [c_int; 4] = [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
+
+/// Keeps SIGTERM, SIGHUP, SIGINT and SIGQUIT from the calling thread until it is dropped.
+///
+/// [`crate::exec::start`] takes one for itself. A client with other threads takes one in
+/// `main` before it starts them: threads inherit the mask, and a signal to the process goes
+/// to any thread that does not block it and would end the client without a result.
+#[derive(Debug)]
+#[must_use = "the signals are let in again when this is dropped"]
+pub struct SignalHold {
+    previous: SignalSet,
+    /// A mask belongs to a thread.
+    _thread: PhantomData<*const ()>,
+}
+
+impl SignalHold {
+    /// Blocks the signals.
+    pub fn new() -> Self {
+        Self {
+            previous: SignalSet::of(&STOPPING).block(),
+            _thread: PhantomData,
+        }
+    }
+}
+
+impl Default for SignalHold {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for SignalHold {
+    fn drop(&mut self) {
+        self.previous.set();
+    }
+}

@@ -1,0 +1,336 @@
+//! A job at a shell: `wakebox run`. Inputs come from the current directory, outputs go back.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use cas::manifest::{Declared, DeclaredKind};
+use cas::report::Report;
+use cas::{RelPath, Store};
+
+use crate::cli::{Environment, RunArguments};
+use crate::daemon::Daemons;
+use crate::error::{Error, Result};
+use crate::exec::Ended;
+use crate::exit_code;
+use crate::ingest::{self, Coverage, Index, Ingested, Ingestion, Progress};
+use crate::output::{Collector, Disposal, Hashed, HashedEntry};
+use crate::publish::{Publish, PublishKind, Published, publish};
+use crate::result::{self, Pending, ResultDocument, Usage};
+use crate::run::{self, FinishedView, Job};
+use crate::sandbox::plan::Stdin;
+
+/// What of the caller's environment every job gets.
+const PASSED: [&str; 5] = ["PATH", "HOME", "LANG", "TERM", "TZ"];
+
+/// What a run says at its end.
+struct Summary {
+    declared: u64,
+    used: usize,
+    made: usize,
+    published: Published,
+    seconds: f64,
+}
+
+/// Runs a command on files of the current directory and returns the exit code.
+pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
+    // Before anything is hashed: what changes from now on is not what the job saw.
+    let started = coarse_now();
+    let workspace = std::env::current_dir().and_then(|here| here.canonicalize());
+    let workspace = workspace.map_err(|e| Error::io("find", "the current directory", e))?;
+    let wanted = wanted(&workspace, &arguments.outputs)?;
+    let json = arguments.json.as_deref().map(Pending::create).transpose()?;
+    let daemons = Daemons::from_environment(environment)?;
+    let store = Store::open(&arguments.store.resolve(environment)?)?;
+    let ingested = ingest(arguments, &workspace, &store, started)?;
+    let declared = ingested.manifest.entries.len() as u64;
+    let writable = writable(&ingested.manifest.entries);
+    let job = job(arguments, environment, &workspace, ingested)?;
+    let finished = run::run(job, &store, &daemons)?;
+    if let Some(line) = run::explain(&finished.ended, &arguments.command[0]) {
+        eprintln!("wakebox: {line}");
+    }
+    let code = exit_code::of_job(&finished.ended);
+    let Some(FinishedView {
+        mut report,
+        staging,
+        lease,
+    }) = finished.view
+    else {
+        return Ok(code);
+    };
+    run::check_report(&report)?;
+    let outputs = Collector::open(&store, &staging)?
+        .collect(std::mem::take(&mut report.outputs), Disposal::Move)?;
+    drop(lease);
+    let outputs: Vec<_> = outputs
+        .into_iter()
+        .filter(|output| has_changed(output, &writable))
+        .collect();
+    let chosen: Vec<_> = outputs
+        .iter()
+        .filter(|output| is_wanted(output, &wanted))
+        .collect();
+    let published = if code == 0 || arguments.publish_on_failure {
+        let chosen: Vec<_> = chosen.iter().map(|output| to_publish(output)).collect();
+        publish(&workspace, &store, &chosen, started, &staging)?
+    } else {
+        Published { files: 0, bytes: 0 }
+    };
+    let summary = Summary {
+        declared,
+        used: report.inputs.len(),
+        made: outputs.len(),
+        published,
+        seconds: finished.ended.wall.as_secs_f64(),
+    };
+    if let Some(json) = json {
+        json.commit(&document(&finished.ended, report, &outputs))?;
+    }
+    if !arguments.quiet {
+        summary.print(code);
+    }
+    if code == 0 {
+        check_wanted(&wanted, &outputs).map(|()| 0)
+    } else {
+        Ok(code)
+    }
+}
+
+/// The clock by which file systems stamp changes.
+pub(crate) fn coarse_now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+fn wanted(workspace: &Path, outputs: &[OsString]) -> Result<Vec<RelPath>> {
+    let parse = |output: &OsString| {
+        let path = Path::new(output);
+        let path = path.strip_prefix(workspace).unwrap_or(path);
+        RelPath::parse(path.as_os_str().as_bytes()).map_err(|reason| {
+            Error::Usage(format!("output '{}' {reason}", output.to_string_lossy()))
+        })
+    };
+    outputs.iter().map(parse).collect()
+}
+
+fn ingest(
+    arguments: &RunArguments,
+    workspace: &Path,
+    store: &Store,
+    now_ns: i64,
+) -> Result<Ingested> {
+    let root = store
+        .root()
+        .metadata()
+        .map_err(|e| Error::io("open the store", store.root(), e))?;
+    let exclude = [(root.dev(), root.ino())];
+    let writable = if arguments.rw.is_empty() {
+        Vec::new()
+    } else {
+        ingest::select(workspace, &arguments.rw, &exclude)?
+    };
+    let mut found = ingest::select(workspace, &arguments.inputs, &exclude)?;
+    let writable: BTreeMap<_, _> = writable
+        .into_iter()
+        .map(|file| (file.path.clone(), file))
+        .collect();
+    found.retain(|file| !writable.contains_key(&file.path));
+    found.extend(writable.values().cloned());
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    let index = Index::load(store.root(), workspace);
+    let shown = !arguments.quiet && std::io::stderr().is_terminal();
+    let progress = if shown {
+        Progress::on_terminal()
+    } else {
+        Progress::silent()
+    };
+    let is_writable = |path: &RelPath| writable.contains_key(path);
+    let job = Ingestion {
+        store,
+        workspace,
+        index: &index,
+        writable: &is_writable,
+        now_ns,
+        progress: &progress,
+    };
+    let ingested = ingest::ingest(&job, &found)?;
+    drop(progress);
+    let coverage = if arguments.inputs.is_empty() {
+        Coverage::Everything
+    } else {
+        Coverage::Part
+    };
+    if let Err(error) = index.save(store, coverage) {
+        tracing::warn!("the index of unchanged files is not saved: {error}");
+    }
+    Ok(ingested)
+}
+
+/// Files that the job may rewrite, as they were.
+fn writable(entries: &[Declared]) -> BTreeMap<RelPath, Declared> {
+    let writable = entries
+        .iter()
+        .filter(|e| matches!(e.kind, DeclaredKind::WritableFile(_)));
+    writable
+        .map(|entry| (entry.path.clone(), entry.clone()))
+        .collect()
+}
+
+/// A file that the job was free to rewrite, and left as it was, is no output.
+fn has_changed(output: &Hashed, writable: &BTreeMap<RelPath, Declared>) -> bool {
+    match (&output.entry, writable.get(&output.path)) {
+        (HashedEntry::File { hash, mode, .. }, Some(before)) => {
+            DeclaredKind::WritableFile(*hash) != before.kind || *mode != before.mode
+        }
+        _ => true,
+    }
+}
+
+fn job(
+    arguments: &RunArguments,
+    environment: &Environment,
+    workspace: &Path,
+    ingested: Ingested,
+) -> Result<Job> {
+    Ok(Job {
+        manifest: ingested.manifest,
+        destinations: vec![workspace.into()],
+        directory: workspace.into(),
+        stdin: Stdin::Inherit,
+        command: arguments.command.clone(),
+        environment: job_environment(arguments, environment)?,
+        user: (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        ),
+        limit: arguments.timeout,
+    })
+}
+
+fn job_environment(arguments: &RunArguments, environment: &Environment) -> Result<Vec<OsString>> {
+    let mut variables = BTreeMap::new();
+    for name in PASSED.map(OsStr::new) {
+        if let Some(value) = environment.variables.get(name) {
+            variables.insert(name.to_owned(), value.clone());
+        }
+    }
+    for setting in &arguments.env {
+        let bytes = setting.as_bytes();
+        let (name, value) = match bytes.iter().position(|&b| b == b'=') {
+            Some(0) => return Err(Error::Usage(format!("--env {setting:?} has no name"))),
+            Some(at) => (
+                &bytes[..at],
+                Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned()),
+            ),
+            None => (bytes, environment.variables.get(setting).cloned()),
+        };
+        if let Some(value) = value {
+            variables.insert(OsStr::from_bytes(name).to_owned(), value);
+        }
+    }
+    let join = |(mut entry, value): (OsString, OsString)| {
+        entry.push("=");
+        entry.push(value);
+        entry
+    };
+    Ok(variables.into_iter().map(join).collect())
+}
+
+fn is_wanted(output: &Hashed, wanted: &[RelPath]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|path| output.path.starts_with(path))
+}
+
+/// Every wanted path must have been made, or hold something that was.
+fn check_wanted(wanted: &[RelPath], outputs: &[Hashed]) -> Result<()> {
+    let missing = wanted
+        .iter()
+        .find(|path| !outputs.iter().any(|output| output.path.starts_with(path)));
+    match missing {
+        Some(path) => Err(Error::NotMade(path.clone())),
+        None => Ok(()),
+    }
+}
+
+fn to_publish(output: &Hashed) -> Publish {
+    let time = |seconds: i64, nanoseconds: i64| {
+        seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(nanoseconds)
+    };
+    let kind = match &output.entry {
+        HashedEntry::File {
+            hash,
+            mode,
+            mtime_sec,
+            mtime_nsec,
+            ..
+        } => PublishKind::File {
+            digest: *hash,
+            mode: *mode,
+            mtime: time(*mtime_sec, *mtime_nsec),
+        },
+        HashedEntry::Symlink {
+            target,
+            mtime_sec,
+            mtime_nsec,
+        } => PublishKind::Symlink {
+            target: target.0.clone().into(),
+            mtime: time(*mtime_sec, *mtime_nsec),
+        },
+        HashedEntry::Directory {
+            mode,
+            mtime_sec,
+            mtime_nsec,
+        } => PublishKind::Directory {
+            mode: *mode,
+            mtime: time(*mtime_sec, *mtime_nsec),
+        },
+    };
+    Publish {
+        path: output.path.clone(),
+        kind,
+    }
+}
+
+fn document(ended: &Ended, report: Report, outputs: &[Hashed]) -> ResultDocument {
+    ResultDocument {
+        usage: Usage::new(ended, report.in_bytes, outputs),
+        inputs: report.inputs,
+        outputs: outputs.iter().map(|output| output.path.clone()).collect(),
+        timed_out: ended.timed_out,
+        staging_files: None,
+        staging_root: None,
+        run_host: result::host_name(),
+        hashed_files: Some(result::hashed_files(outputs)),
+        view: true,
+        data_path: Some(report.data_path),
+        late_writer: report.late_writer,
+    }
+}
+
+impl Summary {
+    fn print(&self, code: u8) {
+        let Self {
+            declared,
+            used,
+            made,
+            published,
+            seconds,
+        } = self;
+        let verdict = if code == 0 {
+            String::new()
+        } else {
+            format!("exit code {code}; ")
+        };
+        eprintln!(
+            "wakebox: {verdict}{declared} inputs declared, {used} used; {made} outputs, {} published \
+             ({}); {seconds:.2} s",
+            published.files,
+            indicatif::HumanBytes(published.bytes),
+        );
+    }
+}

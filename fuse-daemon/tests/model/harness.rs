@@ -1,0 +1,456 @@
+//! Does every step to the view and to the model, and compares all that can be seen.
+
+#[path = "listing.rs"]
+mod listing;
+
+use cas::Name;
+use cas::tree::{Entry, Tree};
+use fuse_daemon::view::{
+    Access, Attributes, Caller, Fault, InodeId, Meta, NewNode, Opened, OutputKind, Released,
+    SpecialKind, Time, View,
+};
+
+use listing::Cursor;
+
+use super::operation::{OWNER, Operation, Pick, Place, ROOT, Step, What, constant};
+use super::reference::{Answer, Content, Model, Number};
+
+pub(crate) type Verdict<T = ()> = Result<T, String>;
+
+const BORN: Time = Time {
+    seconds: 500,
+    nanoseconds: 0,
+};
+
+pub(crate) struct World {
+    view: View<u32>,
+    model: Model,
+    /// Link counts of the model after the last step.
+    links: Vec<u32>,
+    cursors: [Cursor; 3],
+    clock: i64,
+    handles: u32,
+    released: Vec<u32>,
+}
+
+fn valid(name: &str) -> Name<'_> {
+    Name::new(name.as_bytes()).expect("a name of the tests")
+}
+
+fn ensure(holds: bool, message: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(message()) }
+}
+
+/// Both succeed, or the view refuses for a reason that the model has too.
+fn agree<V: std::fmt::Debug, M: std::fmt::Debug>(
+    view: Result<V, Fault>,
+    model: Answer<M>,
+) -> Verdict<Option<(V, M)>> {
+    match (view, model) {
+        (Ok(view), Ok(model)) => Ok(Some((view, model))),
+        (Err(fault), Err(right)) if right.contains(&fault) => Ok(None),
+        (view, model) => Err(format!("the view says {view:?}, the model {model:?}")),
+    }
+}
+
+impl World {
+    pub(crate) fn new(entries: Vec<Entry>) -> Verdict<Self> {
+        let model = Model::new(&entries, OWNER, BORN);
+        let tree = Tree::build(entries).map_err(|error| error.to_string())?;
+        let mut world = Self {
+            view: View::new(tree, OWNER, BORN),
+            model,
+            links: Vec::new(),
+            cursors: Default::default(),
+            clock: 1000,
+            handles: 0,
+            released: Vec::new(),
+        };
+        world.model.nodes[0].id = Some(InodeId::ROOT);
+        let paths: Vec<_> = world.model.paths.keys().cloned().collect();
+        for path in paths.iter().filter(|path| !path.is_empty()) {
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let parent = world.id_of(world.model.paths[above])?;
+            world.lookup(parent, name, ROOT)?;
+        }
+        world.links = world.model.links();
+        world.audit()?;
+        Ok(world)
+    }
+
+    pub(crate) fn run(&mut self, step: &Step) -> Verdict {
+        self.clock += 1;
+        let released = self.apply(step)?;
+        self.links = self.model.links();
+        let mut expected = self.model.sweep(&self.links);
+        let mut given = released.0;
+        given.sort_unstable();
+        expected.sort_unstable();
+        ensure(given == expected, || {
+            format!("released {given:?} and not {expected:?}")
+        })?;
+        self.released.extend(given);
+        self.follow_cursors();
+        self.audit()
+    }
+
+    fn now(&self) -> Time {
+        Time {
+            seconds: self.clock,
+            nanoseconds: 1,
+        }
+    }
+
+    fn id_of(&self, number: Number) -> Verdict<InodeId> {
+        let id = self.model.nodes[number].id;
+        id.ok_or(format!("node {number} was never seen"))
+    }
+
+    fn resolve(&self, pick: Pick) -> InodeId {
+        let model = &self.model;
+        let named = |n: &Number| self.links[*n] > 0;
+        let all = 0..model.nodes.len();
+        let (numbers, which): (Vec<Number>, u8) = match pick {
+            Pick::Directory(which) => {
+                let fits = |n: &Number| model.nodes[*n].is_directory() && named(n);
+                (all.filter(fits).collect(), which)
+            }
+            Pick::Named(which) | Pick::Existing(which) => (all.filter(named).collect(), which),
+            Pick::Removed(which) => {
+                let fits = |n: &Number| !model.nodes[*n].gone && !named(n);
+                (all.filter(fits).collect(), which)
+            }
+            Pick::Ever(which) => (all.collect(), which),
+            Pick::Invented(which) => return self.invented(which),
+        };
+        match numbers.len() {
+            0 => InodeId::ROOT,
+            len => {
+                let number = numbers[usize::from(which) % len];
+                model.nodes[number].id.unwrap_or(InodeId::ROOT)
+            }
+        }
+    }
+
+    fn place(&self, place: Place) -> (InodeId, &'static str) {
+        let paths = self.model.paths.keys();
+        let paths: Vec<_> = paths.filter(|path| !path.is_empty()).collect();
+        match place.directory {
+            Pick::Existing(which) if !paths.is_empty() => {
+                let path = paths[usize::from(which) % paths.len()];
+                let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+                let id = self.model.nodes[self.model.paths[above]].id;
+                (id.unwrap_or(InodeId::ROOT), constant(name))
+            }
+            pick => (self.resolve(pick), place.name),
+        }
+    }
+
+    fn invented(&self, which: u8) -> InodeId {
+        let highest = self.model.nodes.iter().filter_map(|node| node.id).max();
+        let highest = highest.unwrap_or(InodeId::ROOT).0;
+        let ids = [
+            0,
+            highest + 1,
+            u64::MAX,
+            highest + 1000,
+            1 << 32,
+            u64::MAX - 1,
+        ];
+        InodeId(ids[usize::from(which) % ids.len()])
+    }
+
+    fn apply(&mut self, step: &Step) -> Verdict<Released<u32>> {
+        let caller = step.caller;
+        match step.operation {
+            Operation::Lookup(place) => {
+                let parent = self.resolve(place.directory);
+                self.lookup(parent, place.name, caller)?;
+            }
+            Operation::Make(place, what, perm) => self.make(place, what, perm, caller)?,
+            Operation::Preload(place, perm) => self.preload(place, perm, caller)?,
+            Operation::Link(pick, place) => self.link(pick, place, caller)?,
+            Operation::Remove { place, directory } => {
+                return self.remove(place, directory, caller);
+            }
+            Operation::Rename(from, to, mode) => {
+                let ((old, a), (new, b), now) = (self.place(from), self.place(to), self.now());
+                let view = self
+                    .view
+                    .rename(old, valid(a), new, valid(b), mode, caller, now);
+                let model = self.model.rename(old, a, new, b, mode, caller, now);
+                return Ok(agree(view, model)?.map_or_else(Released::default, |(r, ())| r));
+            }
+            Operation::SetAttributes(pick, change) => {
+                let (id, now) = (self.resolve(pick), self.now());
+                let view = self.view.set_attributes(id, change, caller, now);
+                let model = self.model.set_attributes(id, change, caller, now);
+                self.same(view, model)?;
+            }
+            Operation::List {
+                cursor,
+                from,
+                limit,
+            } => self.list(cursor, from, limit)?,
+            Operation::Forget(pick, count) => return Ok(self.forget(pick, count)),
+            _ => self.ask(step)?,
+        }
+        Ok(Released::default())
+    }
+
+    /// Operations that change at most what counts as used.
+    fn ask(&mut self, step: &Step) -> Verdict {
+        let caller = step.caller;
+        match step.operation {
+            Operation::Open(pick, intent) => {
+                let id = self.resolve(pick);
+                let view = self.view.open(id, caller, intent);
+                let view = view.map(|opened| match opened {
+                    Opened::Input { digest, size } => Content::Input(digest, size),
+                    Opened::Staged(handle) => Content::Staged(handle),
+                });
+                let model = self.model.open(id, caller, intent);
+                self.same(view, model)
+            }
+            Operation::OpenDirectory(pick) => {
+                let id = self.resolve(pick);
+                let view = self.view.open_directory(id, caller);
+                self.same(view, self.model.open_directory(id, caller))
+            }
+            Operation::Access(pick, wanted) => {
+                let id = self.resolve(pick);
+                let view = self.view.access(id, caller, Access(wanted));
+                self.same(view, self.model.access(id, caller, wanted))
+            }
+            Operation::ReadLink(pick) => {
+                let id = self.resolve(pick);
+                let view = self.view.read_link(id).map(Vec::from);
+                let model = self.model.read_link(id);
+                self.same(view, model)
+            }
+            _ => Err(format!("{step:?} is not handled")),
+        }
+    }
+
+    fn same<T: PartialEq + std::fmt::Debug>(
+        &self,
+        view: Result<T, Fault>,
+        model: Answer<T>,
+    ) -> Verdict {
+        match agree(view, model)? {
+            Some((view, model)) => ensure(view == model, || {
+                format!("the view says {view:?}, the model {model:?}")
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Compares what the view shows of a node, and learns its number.
+    fn met(&mut self, number: Number, shown: &(Attributes, Option<u32>)) -> Verdict {
+        let id = shown.0.id;
+        if self.model.nodes[number].id.is_none() {
+            let taken = self.model.nodes.iter().any(|node| node.id == Some(id));
+            ensure(!taken, || format!("{id:?} is used again"))?;
+            self.model.nodes[number].id = Some(id);
+        }
+        let expected = self.model.attributes(number);
+        ensure(*shown == expected, || {
+            format!("the view shows {shown:?}, the model {expected:?}")
+        })
+    }
+
+    fn lookup(&mut self, parent: InodeId, name: &str, caller: Caller) -> Verdict {
+        let view = self.view.lookup(parent, valid(name), caller);
+        let model = self.model.lookup(parent, name, caller);
+        match agree(view, model)? {
+            Some((shown, number)) => self.met(number, &shown),
+            None => Ok(()),
+        }
+    }
+
+    fn make(&mut self, place: Place, what: What, perm: u16, caller: Caller) -> Verdict {
+        let (parent, now) = (self.resolve(place.directory), self.now());
+        self.handles += 1;
+        let target = format!("target {}", self.handles).into_bytes();
+        let (node, content) = match what {
+            What::File => (NewNode::File(self.handles), Content::Staged(self.handles)),
+            What::Directory => (NewNode::Directory, Content::Directory),
+            What::Symlink => (
+                NewNode::Symlink(target.clone().into()),
+                Content::Link(target),
+            ),
+            What::Fifo => (
+                NewNode::Special(SpecialKind::Fifo, 0),
+                Content::Special(SpecialKind::Fifo, 0),
+            ),
+            What::Device(n) => (
+                NewNode::Special(SpecialKind::Character, n.into()),
+                Content::Special(SpecialKind::Character, n.into()),
+            ),
+        };
+        let name = place.name;
+        let view = self.view.make(parent, valid(name), node, perm, caller, now);
+        let model = self.model.make(parent, name, content, perm, caller, now);
+        match agree(view, model)? {
+            Some((attributes, number)) => {
+                let staged = self.model.attributes(number).1;
+                self.met(number, &(attributes, staged))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn preload(&mut self, place: Place, perm: u16, caller: Caller) -> Verdict {
+        let (parent, time) = (self.resolve(place.directory), self.now());
+        self.handles += 1;
+        let meta = Meta {
+            perm,
+            uid: caller.uid,
+            gid: caller.gid,
+            atime: BORN,
+            mtime: time,
+            ctime: time,
+        };
+        let view = self
+            .view
+            .preload(parent, valid(place.name), self.handles, meta);
+        let model = self.model.preload(parent, place.name, self.handles, meta);
+        match agree(view, model)? {
+            Some((id, number)) => {
+                let shown = self.view.attributes(id).map_err(|e| e.to_string())?;
+                self.met(number, &shown)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn link(&mut self, pick: Pick, place: Place, caller: Caller) -> Verdict {
+        let (id, parent) = (self.resolve(pick), self.resolve(place.directory));
+        let (name, now) = (place.name, self.now());
+        let view = self.view.link(id, parent, valid(name), caller, now);
+        let model = self.model.link(id, parent, name, caller, now);
+        match agree(view, model)? {
+            Some((shown, number)) => self.met(number, &shown),
+            None => Ok(()),
+        }
+    }
+
+    fn remove(&mut self, place: Place, directory: bool, caller: Caller) -> Verdict<Released<u32>> {
+        let ((parent, name), now) = (self.place(place), self.now());
+        let view = match directory {
+            true => self.view.remove_directory(parent, valid(name), caller, now),
+            false => self.view.unlink(parent, valid(name), caller, now),
+        };
+        let model = self.model.remove(parent, name, directory, caller, now);
+        Ok(agree(view, model)?.map_or_else(Released::default, |(released, ())| released))
+    }
+
+    /// Forgets some references, or all of them.
+    fn forget(&mut self, pick: Pick, count: u8) -> Released<u32> {
+        let id = self.resolve(pick);
+        let count = if count < 128 {
+            u64::MAX
+        } else {
+            u64::from(count % 4)
+        };
+        if let Ok(number) = self.model.at(id) {
+            let references = &mut self.model.nodes[number].references;
+            *references = references.saturating_sub(count);
+        }
+        self.view.forget(id, count)
+    }
+}
+
+// What must hold after every step.
+impl World {
+    fn audit(&self) -> Verdict {
+        self.view.check_invariants()?;
+        for (number, &links) in self.links.iter().enumerate() {
+            let id = self.id_of(number)?;
+            let shown = self.view.attributes(id);
+            let expected = match self.model.nodes[number].gone {
+                true => Err(Fault::Stale),
+                false => Ok(self.model.attributes_with(number, links)),
+            };
+            ensure(shown == expected, || {
+                format!("node {number}: the view shows {shown:?}, the model {expected:?}")
+            })?;
+        }
+        // Costs as much as all the rest, and what it misses now it finds later.
+        if self.clock % 8 == 0 {
+            self.compare_reports()?;
+            self.compare_paths()?;
+        }
+        Ok(())
+    }
+
+    fn compare_paths(&self) -> Verdict {
+        for (path, number) in &self.model.paths {
+            let names = path.split('/').filter(|name| !name.is_empty());
+            let found = self.view.resolve_directory(names.map(valid));
+            let (node, id) = (&self.model.nodes[*number], self.id_of(*number)?);
+            let expected = match node.is_directory() {
+                true => Ok(id),
+                false => Err(Fault::NotADirectory),
+            };
+            ensure(found == expected, || format!("{path} is {found:?}"))?;
+            let declared = self.view.is_declared(id);
+            ensure(declared == node.declared, || format!("{path}: declared"))?;
+        }
+        Ok(())
+    }
+
+    fn compare_reports(&self) -> Verdict {
+        let report = self.view.report();
+        let (inputs, bytes, outputs) = self.model.report();
+        let mut given: Vec<_> = report.inputs.iter().map(|p| p.to_string()).collect();
+        given.sort_unstable();
+        ensure(given == inputs, || format!("inputs {given:?}, {inputs:?}"))?;
+        ensure(report.in_bytes == bytes, || "bytes of inputs".into())?;
+        ensure(report.outputs.is_sorted_by_key(|(path, _)| path), || {
+            "outputs are not sorted".into()
+        })?;
+        let mut given: Vec<_> = report.outputs.into_iter().collect();
+        given.sort_by_key(|(path, _)| path.to_string());
+        let expected: Vec<_> = outputs
+            .iter()
+            .map(|(path, node)| (super::operation::path(path), output(node)))
+            .collect();
+        ensure(given == expected, || {
+            format!("outputs {given:?} and not {expected:?}")
+        })
+    }
+
+    /// Ends the job: the kernel forgets all, and the handle of everything without a name has come
+    /// back exactly once.
+    pub(crate) fn end(mut self) -> Verdict {
+        for number in 0..self.model.nodes.len() {
+            let id = self.id_of(number)?;
+            self.model.nodes[number].references = 0;
+            self.released.extend(self.view.forget(id, u64::MAX).0);
+            self.model.sweep(&self.links);
+        }
+        let kept = self.model.nodes.iter().filter(|node| !node.gone);
+        let kept = kept.filter(|node| matches!(node.content, Content::Staged(_)));
+        let made = self.model.nodes.iter();
+        let made = made.filter(|node| matches!(node.content, Content::Staged(_)));
+        let expected = made.count() - kept.count();
+        let mut released = std::mem::take(&mut self.released);
+        let count = released.len();
+        released.sort_unstable();
+        released.dedup();
+        ensure(released.len() == count && count == expected, || {
+            format!("{count} handles came back and not {expected}: {released:?}")
+        })?;
+        self.audit()?;
+        self.compare_reports()
+    }
+}
+
+fn output(node: &super::reference::Node) -> OutputKind<u32> {
+    match &node.content {
+        Content::Staged(handle) => OutputKind::File(*handle, node.meta.perm),
+        Content::Link(target) => OutputKind::Symlink(target.as_slice().into(), node.meta.mtime),
+        _ => OutputKind::Directory(node.meta.perm, node.meta.mtime),
+    }
+}
