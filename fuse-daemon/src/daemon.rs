@@ -55,6 +55,7 @@ struct Daemon {
 /// Runs a daemon until it has been idle for long enough or is asked to end. `ready` is called
 /// once connections are accepted. Must be called before the process has a second thread.
 pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
+    let _ = rustix::thread::set_name(c"wakebox-daemon");
     raise_descriptor_limit();
     let daemon = Daemon::start(settings)?;
     ready();

@@ -1,0 +1,3 @@
+//! One binary for all tests of the whole; each file is a room of it.
+
+mod smoke;
