@@ -8,10 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::error::{Context, Result};
+
+/// `fcntl` command of linux/fcntl.h that the libc crate does not name.
+const F_SETSIG: libc::c_int = 10;
 
 /// A flat directory of numbered files, one per job, beside the blobs on the same file system.
 ///
@@ -46,6 +49,9 @@ impl StagingDirectory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&parent, name, flags, Mode::empty())
             .context("open the staging directory", name)?;
+        // Tells `sweep` that someone is at home; given back by the kernel, however we end.
+        flock(&fd, FlockOperation::NonBlockingLockExclusive)
+            .context("lock the staging directory", name)?;
         let (next, kept) = (AtomicU64::new(1), AtomicBool::new(false));
         Ok(Self {
             parent,
@@ -117,6 +123,27 @@ pub fn remove_flat_directory(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).context("remove", name)
 }
 
+/// Removes staging directories of processes that ended without a chance to do it. `is_ours` says
+/// which names may be looked at.
+pub fn sweep(parent: BorrowedFd<'_>, is_ours: impl Fn(&str) -> bool) {
+    let Ok(entries) = rustix::fs::Dir::read_from(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        if !is_ours(&name) {
+            continue;
+        }
+        let Ok(fd) = rustix::fs::openat(parent, &*name, flags, Mode::empty()) else {
+            continue;
+        };
+        if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = remove_flat_directory(parent, &name);
+        }
+    }
+}
+
 impl StagedFile {
     /// The number of the file, which is also its name in its directory.
     pub fn id(&self) -> u64 {
@@ -168,6 +195,10 @@ impl Drop for StagedFile {
 /// because they hold the inode's write count. A FUSE RELEASE does not say so: a passthrough
 /// mapping outlives it.
 pub fn is_quiet(file: &File) -> bool {
+    // Whoever opens the file for writing while we have the lease makes the kernel signal us, by
+    // SIGIO if not told otherwise, which kills. SIGURG is ignored unless someone wants it.
+    // SAFETY: as below.
+    unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) };
     // SAFETY: fcntl with F_SETLEASE takes integers only and touches no memory of ours.
     let granted = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } == 0;
     if granted {
@@ -211,6 +242,18 @@ mod tests {
         assert!(!path_a.exists() && path_b.exists());
         drop(directory);
         assert!(!root.path().join("job").exists());
+    }
+
+    #[test]
+    fn a_sweep_removes_what_a_dead_process_left_and_nothing_else() {
+        let (root, alive) = staging();
+        let path = root.path().join("left.1.0");
+        std::fs::create_dir(&path).unwrap();
+        File::create(path.join("7")).unwrap();
+        let parent = File::open(root.path()).unwrap();
+        sweep(parent.as_fd(), |_| true);
+        assert!(!path.exists());
+        assert!(root.path().join(alive.name()).exists());
     }
 
     #[test]

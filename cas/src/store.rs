@@ -136,6 +136,13 @@ impl Store {
         }
     }
 
+    /// Removes what imports that were killed have left in the staging area. Directories of jobs
+    /// stay: their files may be wanted by whoever ran the job.
+    pub fn sweep(&self) {
+        let is_import = |name: &str| name.split('.').count() == 3;
+        crate::staging::sweep(self.staging.as_fd(), is_import);
+    }
+
     /// The directory that holds all staging directories.
     pub fn staging(&self) -> BorrowedFd<'_> {
         self.staging.as_fd()

@@ -75,7 +75,8 @@ pub struct RunArguments {
     #[arg(short, long = "input", value_name = "PATH|GLOB")]
     pub inputs: Vec<OsString>,
     /// An output that is wanted: a file, or a directory with all that the job made in it. It is an
-    /// error if the job does not make it. Without any, everything that the job makes is published
+    /// error if the job does not make it. It is no input, unless -i or --rw names it, too. Without
+    /// any, everything that the job makes is published
     #[arg(short, long = "output", value_name = "PATH")]
     pub outputs: Vec<OsString>,
     /// An input that the job may rewrite: it gets a copy, published if it changed

@@ -21,7 +21,7 @@ use crate::output::{Collector, Disposal, Hashed, HashedEntry};
 use crate::publish::{Publish, PublishKind, Published, publish};
 use crate::result::{self, Pending, ResultDocument, Usage};
 use crate::run::{self, FinishedView, Job};
-use crate::sandbox::plan::Stdin;
+use crate::sandbox::{self, plan::Stdin};
 
 /// What of the caller's environment every job gets.
 const PASSED: [&str; 5] = ["PATH", "HOME", "LANG", "TERM", "TZ"];
@@ -45,7 +45,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let json = arguments.json.as_deref().map(Pending::create).transpose()?;
     let daemons = Daemons::from_environment(environment)?;
     let store = Store::open(&arguments.store.resolve(environment)?)?;
-    let ingested = ingest(arguments, &workspace, &store, started)?;
+    let ingested = ingest(arguments, &workspace, &wanted, &store, started)?;
     let declared = ingested.manifest.entries.len() as u64;
     let writable = writable(&ingested.manifest.entries);
     let job = job(arguments, environment, &workspace, ingested)?;
@@ -120,9 +120,12 @@ fn wanted(workspace: &Path, outputs: &[OsString]) -> Result<Vec<RelPath>> {
 fn ingest(
     arguments: &RunArguments,
     workspace: &Path,
+    wanted: &[RelPath],
     store: &Store,
     now_ns: i64,
 ) -> Result<Ingested> {
+    sandbox::start_hashing_threads();
+    store.sweep();
     let root = store
         .root()
         .metadata()
@@ -134,6 +137,11 @@ fn ingest(
         ingest::select(workspace, &arguments.rw, &exclude)?
     };
     let mut found = ingest::select(workspace, &arguments.inputs, &exclude)?;
+    if arguments.inputs.is_empty() {
+        // What the job shall make is no input just because an earlier run has made it already:
+        // it would be read-only, and every second run would fail.
+        found.retain(|file| !wanted.iter().any(|path| file.path.starts_with(path)));
+    }
     let writable: BTreeMap<_, _> = writable
         .into_iter()
         .map(|file| (file.path.clone(), file))

@@ -49,6 +49,7 @@ pub struct Registry {
 impl Registry {
     /// No jobs yet, on a store.
     pub fn new(store: Store) -> Self {
+        store.sweep();
         Self {
             store: Arc::new(store),
             jobs: DashMap::new(),

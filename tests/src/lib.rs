@@ -1,6 +1,9 @@
 //! What the tests of the whole share: a workspace and store of their own, the binary, and looks
 //! at what it leaves behind.
-#![expect(clippy::disallowed_methods, reason = "tests read their environment and write plain files")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests read their environment and write plain files"
+)]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,15 +15,26 @@ use std::process::{Command, Output};
 /// so the binary is found beside the test's own.
 pub fn wakebox() -> PathBuf {
     let own = std::env::current_exe().expect("a test has a path");
-    let folder = own.parent().and_then(Path::parent).expect("target/<profile>/deps");
+    let folder = own
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/<profile>/deps");
     let binary = folder.join("wakebox");
-    assert!(binary.exists(), "{} is missing: run `cargo build` first", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build` first",
+        binary.display()
+    );
     binary
 }
 
 /// Why no view can be mounted here, if none can.
 pub fn cannot_mount() -> Option<String> {
-    match std::fs::File::options().read(true).write(true).open("/dev/fuse") {
+    match std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+    {
         Ok(_) => None,
         Err(error) => Some(format!("/dev/fuse: {error}")),
     }
@@ -53,7 +67,10 @@ impl Default for Place {
 impl Place {
     /// Makes an empty workspace.
     pub fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("wakebox-test-").tempdir().expect("a directory");
+        let root = tempfile::Builder::new()
+            .prefix("wakebox-test-")
+            .tempdir()
+            .expect("a directory");
         for name in ["workspace", "home", "run"] {
             std::fs::create_dir(root.path().join(name)).expect(name);
         }
@@ -93,7 +110,10 @@ impl Place {
     /// A call of the program in the workspace, with an environment that holds what it needs.
     pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(wakebox());
-        command.args(arguments).current_dir(self.workspace()).env_clear();
+        command
+            .args(arguments)
+            .current_dir(self.workspace())
+            .env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.root.path().join("home"));
         command.env("XDG_RUNTIME_DIR", self.runtime());
@@ -103,7 +123,11 @@ impl Place {
 
     /// Runs the program to its end.
     pub fn call(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Outcome {
-        Outcome(self.command(arguments).output().expect("the program starts"))
+        Outcome(
+            self.command(arguments)
+                .output()
+                .expect("the program starts"),
+        )
     }
 
     /// `wakebox run --quiet <arguments>`.
@@ -113,20 +137,37 @@ impl Place {
 
     /// Runs a batch job and reads its result.
     pub fn batch(&self, spec: &serde_json::Value) -> (Outcome, Option<serde_json::Value>) {
-        let (spec_file, result) = (self.root.path().join("spec.json"), self.root.path().join("result.json"));
+        let (spec_file, result) = (
+            self.root.path().join("spec.json"),
+            self.root.path().join("result.json"),
+        );
         let _ = std::fs::remove_file(&result);
         std::fs::write(&spec_file, spec.to_string()).expect("a spec");
-        let arguments = [OsStr::new("-p"), spec_file.as_os_str(), OsStr::new("-o"), result.as_os_str()];
+        let arguments = [
+            OsStr::new("-p"),
+            spec_file.as_os_str(),
+            OsStr::new("-o"),
+            result.as_os_str(),
+        ];
         let outcome = self.call(arguments);
         let text = std::fs::read(&result).ok();
-        (outcome, text.map(|text| serde_json::from_slice(&text).expect("the result is JSON")))
+        (
+            outcome,
+            text.map(|text| serde_json::from_slice(&text).expect("the result is JSON")),
+        )
     }
 
     /// What is below the staging areas of the stores: nothing, after most calls.
     pub fn debris(&self) -> Vec<PathBuf> {
         let stores = [self.store(), self.workspace().join(".build/cas")];
-        let staging = stores.iter().filter_map(|store| std::fs::read_dir(store.join("staging")).ok());
-        staging.flatten().flatten().map(|entry| entry.path()).collect()
+        let staging = stores
+            .iter()
+            .filter_map(|store| std::fs::read_dir(store.join("staging")).ok());
+        staging
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect()
     }
 }
 
@@ -147,7 +188,9 @@ impl Place {
         pids.filter(|pid| {
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             arguments.starts_with(b"wakebox-daemon")
-                && arguments.windows(needle.len()).any(|window| window == needle)
+                && arguments
+                    .windows(needle.len())
+                    .any(|window| window == needle)
         })
         .filter_map(rustix::process::Pid::from_raw)
         .collect()
@@ -177,7 +220,13 @@ impl Outcome {
     /// Insists on an exit code, and shows everything otherwise.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code(), code, "\nstdout: {}\nstderr: {}", self.stdout(), self.stderr());
+        assert_eq!(
+            self.code(),
+            code,
+            "\nstdout: {}\nstderr: {}",
+            self.stdout(),
+            self.stderr()
+        );
         self
     }
 }

@@ -28,7 +28,7 @@ mod signals;
 mod view;
 
 pub use error::SandboxError;
-pub use signals::SignalHold;
+pub use signals::{SignalHold, start_hashing_threads};
 
 pub(crate) use apply::{Ended as Reaped, Usage, default_child_signal, open_signals, reap, spawn};
 pub(crate) use command::is_missing;

@@ -31,6 +31,16 @@ impl SignalHold {
     }
 }
 
+/// Starts the threads that hash in parallel. They keep the stopping signals from themselves, so
+/// that such a signal always reaches the main thread, which knows what to do with it.
+pub fn start_hashing_threads() {
+    let hold = |_| std::mem::forget(SignalHold::new());
+    // An error means that the threads run already.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .start_handler(hold)
+        .build_global();
+}
+
 impl Default for SignalHold {
     fn default() -> Self {
         Self::new()
