@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use cas::manifest::Resolved;
@@ -89,7 +89,6 @@ pub struct Job {
     writing: DashMap<InodeId, Writing>,
     passthrough: AtomicBool,
     failure: OnceLock<String>,
-    requests: AtomicU64,
 }
 
 impl Job {
@@ -113,14 +112,12 @@ impl Job {
             writing: DashMap::new(),
             passthrough: AtomicBool::new(false),
             failure: OnceLock::new(),
-            requests: AtomicU64::new(0),
         })
     }
 
     /// A poisoned lock means that pure code panicked: the view may be inconsistent, so this job
     /// gets no more answers. Other jobs have views of their own.
     fn view(&self) -> Result<MutexGuard<'_, View<Staged>>> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
         self.view.lock().map_err(|_| {
             self.fail("a bug in wakebox: the job's view is inconsistent".into());
             Refusal::Broken
@@ -257,11 +254,11 @@ impl Job {
         self.complete((made, backing))
     }
 
-    /// A new staging file, to be put under a name.
+    /// A new staging file, to be put under a name, and a read-only descriptor of it.
     pub fn new_file(&self) -> Result<(Staged, File)> {
         let (staged, file) = self
             .staging
-            .create_file(OFlags::RDWR)
+            .create_file(OFlags::RDONLY)
             .map_err(|error| self.os_error(&error))?;
         Ok((Arc::new(staged), file))
     }
@@ -275,8 +272,8 @@ impl Job {
         write: bool,
         caller: Caller,
         now: Time,
-    ) -> Result<(Stat, Staged)> {
-        let (staged, _) = self.new_file()?;
+    ) -> Result<(Stat, Staged, File)> {
+        let (staged, file) = self.new_file()?;
         let stat = self.make(
             parent,
             name,
@@ -288,7 +285,7 @@ impl Job {
         if write {
             self.count_writer(stat.attributes.id);
         }
-        Ok((stat, staged))
+        Ok((stat, staged, file))
     }
 
     /// Adds a name to a file.
@@ -531,11 +528,6 @@ impl Job {
     /// The name of the job's directory in the staging area.
     pub fn staging_name(&self) -> &str {
         self.staging.name()
-    }
-
-    /// How often the view was asked something.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! Only this mount changes this view, so whatever the kernel was told stays true until the kernel
 //! itself changes it. Names (present and absent) and attributes are therefore valid for ever
-//! ([`FOREVER`]), and listings are cached with their directory. The one exception are attributes
+//! (`FOREVER`), and listings are cached with their directory. The one exception are attributes
 //! of a file that may still be written through a mapping: see [`Stat::settled`](crate::job::Stat).
 
 mod convert;
@@ -27,11 +27,11 @@ use fuser::{
 use rustix::fs::FallocateFlags;
 
 use crate::job::{Job, ListedStat, Refusal, Result};
-use crate::view::{Access, AttributeChange, Fault, InodeId, NewNode, RenameMode};
+use crate::view::{Access, AttributeChange, Fault, InodeId, NewNode, Opened, RenameMode};
 
 use convert::{attributes, caller, file_type, intent, new_special, now, seek_from, set_time};
 use errno::errno;
-use passthrough::Backings;
+use passthrough::{BackedBy, Backings};
 pub use session::{Session, serve};
 
 /// Longer than any job. The kernel clamps it to what its clock can hold.
@@ -69,9 +69,13 @@ impl JobFileSystem {
             Ok(opened) => opened,
             Err(refusal) => return reply.error(errno(&refusal)),
         };
+        let backed_by = BackedBy {
+            opened: &opened,
+            file: None,
+        };
         match self
             .backings
-            .open(&self.job, id, &opened, |file| reply.open_backing(file))
+            .open(&self.job, id, backed_by, |file| reply.open_backing(file))
         {
             Ok(Some(backing)) => {
                 reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &backing);
@@ -340,18 +344,21 @@ impl Filesystem for JobFileSystem {
         let made = self
             .job
             .create(parent, name.as_bytes(), perm, write, caller(req), now());
-        let (stat, staged) = match made {
+        let (stat, staged, file) = match made {
             Ok(made) => made,
             Err(refusal) => return reply.error(errno(&refusal)),
         };
         let (id, attr) = (stat.attributes.id, attributes(&stat));
-        let opened = crate::view::Opened::Staged(staged);
+        let backed_by = BackedBy {
+            opened: &Opened::Staged(staged),
+            file: Some(file),
+        };
         let fopen = FopenFlags::FOPEN_NOFLUSH;
         // The attributes of a new file may be kept: it is empty, and before a mapping of it can
         // be written it must grow, by a write or a truncation that invalidates them.
         match self
             .backings
-            .open(&self.job, id, &opened, |file| reply.open_backing(file))
+            .open(&self.job, id, backed_by, |file| reply.open_backing(file))
         {
             Ok(Some(backing)) => {
                 reply.created_passthrough(

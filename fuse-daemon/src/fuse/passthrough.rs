@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
@@ -35,14 +35,27 @@ const CACHED: u8 = 2;
 pub(super) struct Backings {
     mode: AtomicU8,
     by_inode: DashMap<InodeId, Backing>,
-    /// Inodes that became idle, oldest first. May name some that are in use again, or gone.
-    idle: Mutex<VecDeque<InodeId>>,
+    closes: AtomicU64,
+    /// Inodes that became idle and when, oldest first. One that was used again since has a later
+    /// place, too; the earlier one then means nothing.
+    idle: Mutex<VecDeque<(InodeId, u64)>>,
 }
 
 #[derive(Debug)]
 struct Backing {
     object: Object,
     opens: u32,
+    /// When it was last closed, in closes of the session.
+    closed: u64,
+}
+
+/// What is to back an open.
+#[derive(Debug)]
+pub(super) struct BackedBy<'o> {
+    /// The view's decision.
+    pub(super) opened: &'o Opened<Staged>,
+    /// A read-only descriptor of it, if there is one already.
+    pub(super) file: Option<File>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,18 +76,19 @@ impl Backings {
         &self,
         job: &Job,
         id: InodeId,
-        opened: &Opened<Staged>,
+        backed_by: BackedBy<'_>,
         register: impl FnOnce(&File) -> io::Result<BackingId>,
     ) -> Result<Option<Arc<BackingId>>> {
         if let Some(object) = self.reopen(id) {
             return Ok(object.registered());
         }
-        let made = self.back(job, id, opened, register)?;
+        let made = self.back(job, id, backed_by, register)?;
         // Another thread may have been faster: then its object is the inode's, and ours is
         // dropped. No guard of the map was held while files were opened.
         let mut backing = self.by_inode.entry(id).or_insert(Backing {
             object: made,
             opens: 0,
+            closed: 0,
         });
         backing.opens += 1;
         Ok(backing.object.registered())
@@ -90,13 +104,16 @@ impl Backings {
         &self,
         job: &Job,
         id: InodeId,
-        opened: &Opened<Staged>,
+        backed_by: BackedBy<'_>,
         register: impl FnOnce(&File) -> io::Result<BackingId>,
     ) -> Result<Object> {
         if self.mode.load(Ordering::Relaxed) != CACHED {
             // Read-only, whatever the job asked for: the kernel opens the path anew with the
             // job's flags, and the daemon must not count as a writer of the staging file.
-            let file = job.backing(id, opened, OFlags::RDONLY)?;
+            let file = match backed_by.file {
+                Some(file) => file,
+                None => job.backing(id, backed_by.opened, OFlags::RDONLY)?,
+            };
             match register(&file) {
                 Ok(registered) => {
                     self.mode.store(PASSTHROUGH, Ordering::Relaxed);
@@ -114,33 +131,39 @@ impl Backings {
                 }
             }
         }
-        let access = if matches!(opened, Opened::Staged(_)) {
+        let access = if matches!(backed_by.opened, Opened::Staged(_)) {
             OFlags::RDWR
         } else {
             OFlags::RDONLY
         };
-        Ok(Object::Descriptor(Arc::new(
-            job.backing(id, opened, access)?,
-        )))
+        Ok(Object::Descriptor(Arc::new(job.backing(
+            id,
+            backed_by.opened,
+            access,
+        )?)))
     }
 
     /// One open less. The object stays for the next one.
     pub(super) fn close(&self, id: InodeId) {
+        let now = self.closes.fetch_add(1, Ordering::Relaxed);
         let idle = match self.by_inode.get_mut(&id) {
             Some(mut backing) => {
                 backing.opens = backing.opens.saturating_sub(1);
+                backing.closed = now;
                 backing.opens == 0
             }
             None => false,
         };
-        if idle && let Some(oldest) = self.oldest_idle_after(id) {
-            self.forget(oldest);
+        if idle && let Some((oldest, then)) = self.oldest_idle_after(id, now) {
+            let unused =
+                |_: &InodeId, backing: &Backing| backing.opens == 0 && backing.closed == then;
+            drop(self.by_inode.remove_if(&oldest, unused));
         }
     }
 
-    fn oldest_idle_after(&self, id: InodeId) -> Option<InodeId> {
+    fn oldest_idle_after(&self, id: InodeId, now: u64) -> Option<(InodeId, u64)> {
         let mut idle = self.idle.lock().ok()?;
-        idle.push_back(id);
+        idle.push_back((id, now));
         if idle.len() > IDLE_MAX {
             idle.pop_front()
         } else {
