@@ -196,7 +196,17 @@ impl Daemon {
             return false;
         }
         let _ = rustix::fs::unlinkat(&self.runtime, &self.socket_name, AtFlags::empty());
+        self.remove_empty_log();
         true
+    }
+
+    /// A log that says nothing is no loss, and every store has one.
+    fn remove_empty_log(&self) {
+        let log = self.socket_name.replace(".sock", ".log");
+        let is = rustix::fs::statat(&self.runtime, &log, AtFlags::SYMLINK_NOFOLLOW);
+        if is.is_ok_and(|is| is.st_size == 0) {
+            let _ = rustix::fs::unlinkat(&self.runtime, &log, AtFlags::empty());
+        }
     }
 }
 

@@ -40,10 +40,11 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Inode numbers are never reused, so one generation is enough.
 const GENERATION: Generation = Generation(0);
 
-/// The smallest a directory entry can be in a reply, with and without attributes; used to bound
-/// how many are prepared for one.
-const ENTRY_MIN: usize = 32;
-const ENTRY_PLUS_MIN: usize = 160;
+/// How many entries are prepared for one listing, without and with attributes. The reply does not
+/// tell how much it takes, but the C library lists with 32 KiB at a time, and an entry takes at
+/// least 32 bytes, with attributes 160.
+const LISTED: usize = (32 << 10) / 32;
+const LISTED_PLUS: usize = (32 << 10) / 160;
 
 /// A job as the kernel sees it.
 #[derive(Debug)]
@@ -472,8 +473,7 @@ impl Filesystem for JobFileSystem {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        // The reply does not tell its size; a page of smallest entries is more than it can take.
-        let listed = match self.job.list(inode(ino), offset, 4096 / ENTRY_MIN) {
+        let listed = match self.job.list(inode(ino), offset, LISTED) {
             Ok(listed) => listed,
             Err(refusal) => return reply.error(errno(&refusal)),
         };
@@ -495,7 +495,7 @@ impl Filesystem for JobFileSystem {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = match self.job.list(inode(ino), offset, 4096 / ENTRY_PLUS_MIN) {
+        let listed = match self.job.list(inode(ino), offset, LISTED_PLUS) {
             Ok(listed) => listed,
             Err(refusal) => return reply.error(errno(&refusal)),
         };
