@@ -27,6 +27,8 @@
 //! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
 //! are no text stand in JSON.
 //!
+//! [`parallel`] is how many files are dealt with at once.
+//!
 //! This crate knows nothing of jobs' lives, of FUSE or of processes.
 
 pub mod blob;
@@ -35,6 +37,7 @@ pub mod digest;
 pub mod error;
 pub mod manifest;
 pub mod name;
+pub mod parallel;
 pub mod protocol;
 pub mod report;
 pub mod staging;

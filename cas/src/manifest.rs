@@ -12,8 +12,6 @@
 //!
 //! A link's blob holds its target.
 
-use rayon::prelude::*;
-
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::name::{InvalidPath, RelPath};
@@ -150,11 +148,7 @@ impl Manifest {
     /// Finds every blob and builds the tree. Blobs that are missing or unreadable are refused
     /// here, before anything runs.
     pub fn resolve(&self, store: &Store) -> Result<Resolved, ManifestError> {
-        let found: Vec<_> = self
-            .entries
-            .par_iter()
-            .map(|entry| entry.resolve(store))
-            .collect();
+        let found = crate::parallel::map(&self.entries, |entry| entry.resolve(store));
         let failures = found.iter().filter(|result| result.is_err()).count();
         let mut tree = Vec::with_capacity(found.len());
         let mut writable = Vec::new();

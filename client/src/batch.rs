@@ -104,7 +104,9 @@ fn manifest(visible: Vec<Input>, here: &Path, store: &Store) -> Result<Manifest>
     let hashed = if named.is_empty() {
         BTreeMap::new()
     } else {
-        crate::sandbox::start_hashing_threads();
+        if named.len() >= cas::parallel::WORTH_IT {
+            crate::sandbox::start_hashing_threads();
+        }
         let index = Index::load(store.root(), here);
         let (now_ns, progress) = (crate::workspace::coarse_now(), Progress::silent());
         let job = Ingestion {

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use cas::{Digest, Store};
-use rayon::prelude::*;
 
 use crate::BUILD_ID;
 use crate::cli::{CasArguments, CasCommand, DaemonArguments, Environment, StatusArguments};
@@ -113,10 +112,7 @@ fn verify(store: &Store, digests: Vec<Digest>) -> Result<u8> {
     } else {
         digests
     };
-    let results: Vec<_> = digests
-        .par_iter()
-        .map(|&digest| store.verify(digest))
-        .collect();
+    let results = cas::parallel::map(&digests, |&digest| store.verify(digest));
     let mut bytes = 0;
     let mut bad = 0;
     for result in results {

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use cas::copy::Copier;
 use cas::report::{Output, StagingEntry};
 use cas::staging::{StagingDirectory, is_quiet};
-use cas::{Digest, Error, RelPath, Store, text::Text};
-use rayon::prelude::*;
+use cas::{Digest, Error, RelPath, Store, parallel, text::Text};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::Serialize;
 
@@ -143,10 +142,8 @@ impl<'s> Collector<'s> {
             }
         }
         let staged: Vec<u64> = names.keys().copied().collect();
-        let contents = staged
-            .into_par_iter()
-            .map(|id| Ok((id, self.take_in(id, disposal)?)))
-            .collect::<cas::Result<BTreeMap<u64, Content>>>()?;
+        let contents = parallel::try_map(&staged, |&id| Ok((id, self.take_in(id, disposal)?)))?;
+        let contents: BTreeMap<u64, Content> = contents.into_iter().collect();
         let adopted = disposal != Disposal::HashOnly;
         let hashed = outputs.into_iter().filter_map(|output| {
             let entry = hashed_entry(output.entry, &contents, &names, adopted)?;

@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas::manifest::{Declared, DeclaredKind, Manifest};
+use cas::parallel;
 use cas::staging::StagingDirectory;
 use cas::{Digest, RelPath, Store};
-use rayon::prelude::*;
 
 pub use attributes::{Attributes, FoundKind, Stamp};
 pub use index::{Coverage, Index};
@@ -118,10 +118,7 @@ pub fn ingest(job: &Ingestion<'_>, found: &[Found]) -> Result<Ingested, IngestEr
         .map_err(IngestError::Staging)?;
     let (files, bytes) = totals(found);
     job.progress.expect(files, bytes);
-    let taken: Vec<Input> = found
-        .par_iter()
-        .map(|found| job.take(found, &staging))
-        .collect::<Result<_, _>>()?;
+    let taken = parallel::try_map(found, |found| job.take(found, &staging))?;
     Ok(summary(taken))
 }
 
@@ -131,10 +128,7 @@ pub fn ingest(job: &Ingestion<'_>, found: &[Found]) -> Result<Ingested, IngestEr
 pub fn ingest_named(job: &Ingestion<'_>, paths: &[RelPath]) -> Result<Ingested, IngestError> {
     let mut known = HashSet::with_capacity(paths.len());
     let paths: Vec<_> = paths.iter().filter(|path| known.insert(*path)).collect();
-    let found: Vec<Found> = paths
-        .par_iter()
-        .map(|path| examine(job.workspace, path))
-        .collect::<Result<_, _>>()?;
+    let found = parallel::try_map(&paths, |path| examine(job.workspace, path))?;
     ingest(job, &found)
 }
 

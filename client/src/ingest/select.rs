@@ -7,8 +7,9 @@ use std::path::{Component, Path, PathBuf};
 
 use cas::RelPath;
 use cas::name::InvalidPath;
+use cas::parallel;
 use globset::{GlobBuilder, GlobMatcher};
-use rayon::prelude::*;
+use rayon::slice::ParallelSliceMut;
 
 use crate::ingest::attributes::Attributes;
 use crate::ingest::git;
@@ -129,21 +130,19 @@ pub(super) fn examine_all(
     terrain: Terrain<'_>,
     paths: Vec<RelPath>,
 ) -> Result<Vec<Found>, SelectError> {
-    paths
-        .into_par_iter()
-        .filter_map(|path| match lstat(terrain, &path) {
-            Ok(attributes) => Some(Ok(Found {
-                path,
-                attributes: attributes?,
-            })),
-            Err(error) if is_absence(&error) => None,
-            Err(source) => Some(Err(SelectError::Io {
-                what: "examine",
-                path: terrain.full_path(Some(&path)),
-                source,
-            })),
-        })
-        .collect()
+    let examined = parallel::map(&paths, |path| match lstat(terrain, path) {
+        Ok(attributes) => attributes.map(|attributes| {
+            let path = path.clone();
+            Ok(Found { path, attributes })
+        }),
+        Err(error) if is_absence(&error) => None,
+        Err(source) => Some(Err(SelectError::Io {
+            what: "examine",
+            path: terrain.full_path(Some(path)),
+            source,
+        })),
+    });
+    examined.into_iter().flatten().collect()
 }
 
 fn lstat(terrain: Terrain<'_>, path: &RelPath) -> io::Result<Option<Attributes>> {
