@@ -56,6 +56,7 @@ struct Daemon {
 /// once connections are accepted. Must be called before the process has a second thread.
 pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
     let _ = rustix::thread::set_name(c"wakebox-daemon");
+    crate::memory::map_large_buffers();
     raise_descriptor_limit();
     let daemon = Daemon::start(settings)?;
     ready();

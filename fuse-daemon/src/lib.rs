@@ -15,6 +15,7 @@
 //! - [`control`] is the client's side: requests in, replies out, descriptors passed.
 //! - [`registry`] knows the jobs and the manifests that were seen.
 //! - [`mounts`] is how the daemon reaches the store: blobs through a read-only mount.
+//! - [`memory`] is a setting of the allocator.
 //! - [`daemon`] wires them up, listens, and ends when it has been idle.
 //!
 //! Arrows never turn back; `fuse` and `control` do not know each other.
@@ -43,6 +44,7 @@ pub mod control;
 pub mod daemon;
 pub mod fuse;
 pub mod job;
+pub mod memory;
 pub mod mounts;
 pub mod registry;
 pub mod view;
