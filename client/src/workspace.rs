@@ -1,6 +1,6 @@
 //! A job at a shell: `wakebox run`. Inputs come from the current directory, outputs go back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +16,7 @@ use crate::daemon::Daemons;
 use crate::error::{Error, Result};
 use crate::exec::Ended;
 use crate::exit_code;
-use crate::ingest::{self, Coverage, Index, Ingested, Ingestion, Progress};
+use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress};
 use crate::output::{Collector, Disposal, Hashed, HashedEntry};
 use crate::publish::{Publish, PublishKind, Published, publish};
 use crate::result::{self, Pending, ResultDocument, Usage};
@@ -54,50 +54,53 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         eprintln!("wakebox: {line}");
     }
     let code = exit_code::of_job(&finished.ended);
-    let Some(FinishedView {
-        mut report,
-        staging,
-        lease,
-    }) = finished.view
-    else {
+    let Some(view) = finished.view else {
         return Ok(code);
     };
-    run::check_report(&report)?;
-    let outputs = Collector::open(&store, &staging)?
-        .collect(std::mem::take(&mut report.outputs), Disposal::Move)?;
-    drop(lease);
-    let outputs: Vec<_> = outputs
-        .into_iter()
-        .filter(|output| has_changed(output, &writable))
-        .collect();
-    let chosen: Vec<_> = outputs
-        .iter()
-        .filter(|output| is_wanted(output, &wanted))
-        .collect();
+    let id = view.staging.clone();
+    let (report, mut outputs) = collect(view, &store)?;
+    outputs.retain(|output| has_changed(output, &writable));
+    if let Some(json) = json {
+        json.commit(&document(&finished.ended, &report, &outputs))?;
+    }
+    // Either everything that was asked for is published, or nothing.
+    if code == 0 {
+        check_wanted(&wanted, &outputs)?;
+    }
     let published = if code == 0 || arguments.publish_on_failure {
-        let chosen: Vec<_> = chosen.iter().map(|output| to_publish(output)).collect();
-        publish(&workspace, &store, &chosen, started, &staging)?
+        let chosen = outputs.iter().filter(|output| is_wanted(output, &wanted));
+        let chosen: Vec<_> = chosen.map(to_publish).collect();
+        publish(&workspace, &store, &chosen, started, &id)?
     } else {
         Published { files: 0, bytes: 0 }
     };
-    let summary = Summary {
-        declared,
-        used: report.inputs.len(),
-        made: outputs.len(),
-        published,
-        seconds: finished.ended.wall.as_secs_f64(),
-    };
-    if let Some(json) = json {
-        json.commit(&document(&finished.ended, report, &outputs))?;
-    }
     if !arguments.quiet {
-        summary.print(code);
+        let (used, made) = (report.inputs.len(), outputs.len());
+        let seconds = finished.ended.wall.as_secs_f64();
+        Summary {
+            declared,
+            used,
+            made,
+            published,
+            seconds,
+        }
+        .print(code);
     }
-    if code == 0 {
-        check_wanted(&wanted, &outputs).map(|()| 0)
-    } else {
-        Ok(code)
-    }
+    Ok(code)
+}
+
+/// Takes what the job made into the store, and lets the job go.
+fn collect(view: FinishedView, store: &Store) -> Result<(Report, Vec<Hashed>)> {
+    let FinishedView {
+        mut report,
+        staging,
+        lease,
+    } = view;
+    run::check_report(&report)?;
+    let outputs = std::mem::take(&mut report.outputs);
+    let outputs = Collector::open(store, &staging)?.collect(outputs, Disposal::Move)?;
+    drop(lease);
+    Ok((report, outputs))
 }
 
 /// The clock by which file systems stamp changes.
@@ -117,6 +120,7 @@ fn wanted(workspace: &Path, outputs: &[OsString]) -> Result<Vec<RelPath>> {
     outputs.iter().map(parse).collect()
 }
 
+/// Puts the inputs into the store, and shows how far it is where someone can see it.
 fn ingest(
     arguments: &RunArguments,
     workspace: &Path,
@@ -126,29 +130,7 @@ fn ingest(
 ) -> Result<Ingested> {
     sandbox::start_hashing_threads();
     store.sweep();
-    let root = store
-        .root()
-        .metadata()
-        .map_err(|e| Error::io("open the store", store.root(), e))?;
-    let exclude = [(root.dev(), root.ino())];
-    let writable = if arguments.rw.is_empty() {
-        Vec::new()
-    } else {
-        ingest::select(workspace, &arguments.rw, &exclude)?
-    };
-    let mut found = ingest::select(workspace, &arguments.inputs, &exclude)?;
-    if arguments.inputs.is_empty() {
-        // What the job shall make is no input just because an earlier run has made it already:
-        // it would be read-only, and every second run would fail.
-        found.retain(|file| !wanted.iter().any(|path| file.path.starts_with(path)));
-    }
-    let writable: BTreeMap<_, _> = writable
-        .into_iter()
-        .map(|file| (file.path.clone(), file))
-        .collect();
-    found.retain(|file| !writable.contains_key(&file.path));
-    found.extend(writable.values().cloned());
-    found.sort_by(|a, b| a.path.cmp(&b.path));
+    let (found, writable) = select(arguments, workspace, wanted, store)?;
     let index = Index::load(store.root(), workspace);
     let shown = !arguments.quiet && std::io::stderr().is_terminal();
     let progress = if shown {
@@ -156,7 +138,7 @@ fn ingest(
     } else {
         Progress::silent()
     };
-    let is_writable = |path: &RelPath| writable.contains_key(path);
+    let is_writable = |path: &RelPath| writable.contains(path);
     let job = Ingestion {
         store,
         workspace,
@@ -176,6 +158,33 @@ fn ingest(
         tracing::warn!("the index of unchanged files is not saved: {error}");
     }
     Ok(ingested)
+}
+
+/// Finds the inputs, and which of them the job may rewrite.
+fn select(
+    arguments: &RunArguments,
+    workspace: &Path,
+    wanted: &[RelPath],
+    store: &Store,
+) -> Result<(Vec<Found>, BTreeSet<RelPath>)> {
+    let root = store.root().metadata();
+    let root = root.map_err(|e| Error::io("open the store", store.root(), e))?;
+    let exclude = [(root.dev(), root.ino())];
+    let mut found = ingest::select(workspace, &arguments.inputs, &exclude)?;
+    if arguments.inputs.is_empty() {
+        // What the job shall make is no input just because an earlier run has made it already:
+        // it would be read-only, and every second run would fail.
+        found.retain(|file| !wanted.iter().any(|path| file.path.starts_with(path)));
+    }
+    let mut writable = BTreeSet::new();
+    if !arguments.rw.is_empty() {
+        let rewritten = ingest::select(workspace, &arguments.rw, &exclude)?;
+        writable.extend(rewritten.iter().map(|file| file.path.clone()));
+        found.retain(|file| !writable.contains(&file.path));
+        found.extend(rewritten);
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+    Ok((found, writable))
 }
 
 /// Files that the job may rewrite, as they were.
@@ -304,10 +313,10 @@ fn to_publish(output: &Hashed) -> Publish {
     }
 }
 
-fn document(ended: &Ended, report: Report, outputs: &[Hashed]) -> ResultDocument {
+fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocument {
     ResultDocument {
         usage: Usage::new(ended, report.in_bytes, outputs),
-        inputs: report.inputs,
+        inputs: report.inputs.clone(),
         outputs: outputs.iter().map(|output| output.path.clone()).collect(),
         timed_out: ended.timed_out,
         staging_files: None,
