@@ -152,8 +152,14 @@ impl Daemon {
     }
 
     fn serve(&self, socket: OwnedFd) {
-        if is_own_user(socket.as_fd()) {
-            control::serve(&self.context, socket);
+        // A bug that one job brings out is no reason to take the others down, nor to lose count.
+        let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if is_own_user(socket.as_fd()) {
+                control::serve(&self.context, socket);
+            }
+        }));
+        if served.is_err() {
+            tracing::error!("a bug in wakebox: the thread of a connection panicked");
         }
         self.connections.fetch_sub(1, Ordering::Relaxed);
         ring(self.wake.as_fd());
