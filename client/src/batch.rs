@@ -36,7 +36,7 @@ pub fn run(arguments: &BatchArguments, environment: &Environment) -> Result<u8> 
         eprintln!("wakebox: {line}");
     }
     let code = exit_code::of_job(&finished.ended);
-    let interrupted = finished.ended.interrupted.is_some();
+    let interrupted = exit_code::stopped(&finished.ended).is_some();
     report(finished, &store, &cas_dir, disposal, result)?;
     Ok(if arguments.isolate_retcode && !interrupted {
         0

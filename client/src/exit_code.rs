@@ -35,7 +35,7 @@ pub const NOT_FOUND: u8 = 127;
 
 /// The exit code for a job that has run, or has failed to start its command.
 pub fn of_job(ended: &Ended) -> u8 {
-    match (ended.interrupted, &ended.status) {
+    match (stopped(ended), &ended.status) {
         (Some(signal), _) => of_signal(signal),
         _ if ended.timed_out => TIMED_OUT,
         (None, Status::Exited(code)) => *code,
@@ -43,6 +43,14 @@ pub fn of_job(ended: &Ended) -> u8 {
         (None, Status::NotFound) => NOT_FOUND,
         (None, Status::CannotRun(_)) => CANNOT_RUN,
     }
+}
+
+/// The signal that made us kill the job. SIGINT and SIGQUIT are none: the job had them from the
+/// terminal itself, and what it made of them is its status.
+pub fn stopped(ended: &Ended) -> Option<i32> {
+    ended
+        .interrupted
+        .filter(|signal| [libc::SIGTERM, libc::SIGHUP].contains(signal))
 }
 
 /// `usage.status` of the result: the exit code, or minus the signal.
@@ -92,6 +100,14 @@ mod tests {
                 },
                 124,
                 124,
+            ),
+            (
+                Ended {
+                    interrupted: Some(2),
+                    ..ended(Status::Exited(3))
+                },
+                3,
+                3,
             ),
             (
                 Ended {
