@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -41,6 +41,10 @@ pub(super) fn mount(view: &View<'_>, refusal: &mut Words) -> Result<(), Failure>
     hand_over(view.serve, device.as_fd(), refusal)?;
     drop(device);
     close_in_child(view.serve.socket);
+    // Until the kernel has asked for the root's attributes, the root belongs to user 0. Where
+    // that user is mapped to none, nothing can be made in it (`HAS_UNMAPPED_ID`: EACCES).
+    // A daemon that is gone by now is noticed by the client.
+    let _asked = fstat(&detached);
     attach(&detached, view)
 }
 
