@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cas::report::DataPath;
@@ -216,6 +216,13 @@ impl Pending {
     /// Prepares to write to a path.
     pub fn create(path: &Path) -> Result<Self> {
         let failed = |error| Error::io("write the result to", path, error);
+        if let Some(own) = own_output(path).map_err(failed)? {
+            return Ok(Self::Direct(own, path.into()));
+        }
+        // Through a link: the name that is replaced is that of the file.
+        let resolved = path.canonicalize();
+        let path = resolved.as_deref().unwrap_or(path);
+        let failed = |error| Error::io("write the result to", path, error);
         if path
             .metadata()
             .is_ok_and(|is| !is.is_file() && !is.is_dir())
@@ -259,4 +266,21 @@ impl Pending {
             }
         }
     }
+}
+
+/// Our own standard output or error, if the path names it, as `/dev/stdout` does. What the job
+/// printed is in the same file, so the document goes behind it and replaces nothing.
+fn own_output(path: &Path) -> std::io::Result<Option<std::fs::File>> {
+    let Ok(named) = path.metadata() else {
+        return Ok(None);
+    };
+    for own in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(is) = rustix::fs::fstat(own) else {
+            continue;
+        };
+        if (is.st_dev, is.st_ino) == (named.dev(), named.ino()) {
+            return Ok(Some(own.try_clone_to_owned()?.into()));
+        }
+    }
+    Ok(None)
 }
