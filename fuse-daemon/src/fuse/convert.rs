@@ -52,20 +52,12 @@ fn from_system_time(time: SystemTime) -> Time {
             seconds: after.as_secs() as i64,
             nanoseconds: after.subsec_nanos(),
         },
-        Err(error) => {
-            let before = error.duration();
-            let whole = -(before.as_secs() as i64);
-            match before.subsec_nanos() {
-                0 => Time {
-                    seconds: whole,
-                    nanoseconds: 0,
-                },
-                part => Time {
-                    seconds: whole - 1,
-                    nanoseconds: 1_000_000_000 - part,
-                },
-            }
-        }
+        // fuser takes the nanoseconds of a time before the epoch away from it, where the kernel
+        // adds them to the second. So they are what the kernel said, and the sum is not.
+        Err(error) => Time {
+            seconds: -(error.duration().as_secs() as i64),
+            nanoseconds: error.duration().subsec_nanos(),
+        },
     }
 }
 
@@ -162,15 +154,24 @@ pub(super) fn seek_from(offset: i64, whence: i32) -> Option<SeekFrom> {
 mod tests {
     use super::*;
 
+    /// What fuser makes of the kernel's words (its `system_time_from_time`).
+    fn as_told(time: Time) -> SystemTime {
+        let part = |seconds| Duration::new(seconds, time.nanoseconds);
+        match u64::try_from(time.seconds) {
+            Ok(seconds) => UNIX_EPOCH + part(seconds),
+            Err(_) => UNIX_EPOCH - part(time.seconds.unsigned_abs()),
+        }
+    }
+
     #[test]
-    fn times_survive_the_way_to_the_kernel_and_back() {
+    fn times_are_understood_as_the_kernel_means_them() {
         for seconds in [0, 1, -1, -86_400 * 365, 4_102_444_800, 9_223_372_036] {
             for nanoseconds in [0, 1, 999_999_999] {
                 let time = Time {
                     seconds,
                     nanoseconds,
                 };
-                assert_eq!(from_system_time(system_time(time)), time);
+                assert_eq!(from_system_time(as_told(time)), time);
             }
         }
     }
