@@ -9,6 +9,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+pub mod job;
+
 /// The program under test, built by the same cargo call.
 ///
 /// Cargo tells only tests of the package itself where a binary is; this package is another one,
