@@ -101,7 +101,7 @@ pub struct RunArguments {
     #[command(flatten)]
     pub store: StoreArgument,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
 
