@@ -38,14 +38,14 @@ struct Summary {
 /// Runs a command on files of the current directory and returns the exit code.
 pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     // Before anything is hashed: what changes from now on is not what the job saw.
-    let started = coarse_now();
+    let (coarse, started) = (coarse_now(), now());
     let workspace = std::env::current_dir().and_then(|here| here.canonicalize());
     let workspace = workspace.map_err(|e| Error::io("find", "the current directory", e))?;
     let wanted = wanted(&workspace, &arguments.outputs)?;
     let json = arguments.json.as_deref().map(Pending::create).transpose()?;
     let daemons = Daemons::from_environment(environment)?;
     let store = Store::open(&arguments.store.resolve(environment)?)?;
-    let ingested = ingest(arguments, &workspace, &wanted, &store, started)?;
+    let ingested = ingest(arguments, &workspace, &wanted, &store, coarse)?;
     let declared = ingested.manifest.entries.len() as u64;
     let writable = writable(&ingested.manifest.entries);
     let job = job(arguments, environment, &workspace, ingested)?;
@@ -105,7 +105,16 @@ fn collect(view: FinishedView, store: &Store) -> Result<(Report, Vec<Hashed>)> {
 
 /// The clock by which file systems stamp changes.
 pub(crate) fn coarse_now() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    nanoseconds(rustix::time::ClockId::RealtimeCoarse)
+}
+
+/// The time. Never before the stamp of a change that has been made.
+fn now() -> i64 {
+    nanoseconds(rustix::time::ClockId::Realtime)
+}
+
+fn nanoseconds(clock: rustix::time::ClockId) -> i64 {
+    let now = rustix::time::clock_gettime(clock);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 

@@ -77,9 +77,8 @@ pub struct Published {
 
 /// Publishes all outputs, or none.
 ///
-/// `started` is `CLOCK_REALTIME_COARSE`, from which the kernel takes the times of files, in
-/// nanoseconds since the epoch, read before the first input was: a file or link that changed
-/// later is not replaced. `id` becomes part of temporary names, and no other job that runs in
+/// `started` is `CLOCK_REALTIME`, in nanoseconds since the epoch, read before the first input was:
+/// a file or link that changed later is not replaced. `id` becomes part of temporary names, and no other job that runs in
 /// this workspace may have it.
 pub fn publish(
     workspace: &Path,

@@ -61,9 +61,10 @@ impl<'a> Job<'a> {
 
     /// Says whether there is something to replace, which must not have changed since the start.
     ///
-    /// Kernels since 6.13 stamp a change with a finer clock than `CLOCK_REALTIME_COARSE` if the
-    /// file was examined after the change before. So a change a tick before the start may seem to
-    /// be later; that is an error too many, never one too few.
+    /// A change is stamped with the last tick of the clock, a few milliseconds old, or, by kernels
+    /// since 6.13 if the file was examined after the change before, with the very time. So what
+    /// was changed before the start is never taken for later; what was changed in the same tick,
+    /// but after it, may be taken for earlier.
     fn check(&self, directory: &OwnedFd, name: Name<'_>) -> Result<bool, Obstacle> {
         match rustix::fs::statat(directory, os(name), AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(false),
