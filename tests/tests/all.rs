@@ -4,8 +4,11 @@
 mod architecture;
 mod batch;
 mod compile;
+mod run;
 mod smoke;
 mod staging;
+mod store;
+mod terminal;
 
 /// A file that is not listed would never be compiled, let alone run.
 #[test]
