@@ -4,6 +4,8 @@
 mod architecture;
 mod batch;
 mod compile;
+mod lifecycle;
+mod parallel;
 mod run;
 mod smoke;
 mod staging;
