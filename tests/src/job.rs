@@ -33,7 +33,12 @@ pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
 
 /// The strings of a JSON array.
 pub fn strings(value: &Value) -> Vec<&str> {
-    value.as_array().expect("an array").iter().filter_map(Value::as_str).collect()
+    value
+        .as_array()
+        .expect("an array")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect()
 }
 
 /// The store of batch jobs, as their specs have it.
@@ -71,9 +76,20 @@ impl Place {
     pub fn put(&self, content: impl AsRef<[u8]>) -> String {
         let file = self.root().join(format!("put-{}", unique()));
         std::fs::write(&file, content).expect("a file to put");
-        let arguments = [Path::new("cas"), "--store".as_ref(), BATCH_STORE.as_ref(), "put".as_ref(), &file];
+        let arguments = [
+            Path::new("cas"),
+            "--store".as_ref(),
+            BATCH_STORE.as_ref(),
+            "put".as_ref(),
+            &file,
+        ];
         let outcome = self.call(arguments).expect(0);
-        outcome.stdout().split_whitespace().next().expect("a hash").to_owned()
+        outcome
+            .stdout()
+            .split_whitespace()
+            .next()
+            .expect("a hash")
+            .to_owned()
     }
 
     /// An entry of `visible` for a file with this content.
@@ -94,10 +110,18 @@ impl Place {
         let result = self.root().join(format!("result-{id}.json"));
         std::fs::write(&spec_file, spec.to_string()).expect("a spec");
         let mut command = self.command(arguments);
-        command.arg("-p").arg(spec_file).arg("-o").arg(&result).stdin(Stdio::null());
+        command
+            .arg("-p")
+            .arg(spec_file)
+            .arg("-o")
+            .arg(&result)
+            .stdin(Stdio::null());
         let outcome = Outcome(command.output().expect("the program starts"));
         let text = std::fs::read(&result).ok();
-        (outcome, text.map(|text| serde_json::from_slice(&text).expect("the result is JSON")))
+        (
+            outcome,
+            text.map(|text| serde_json::from_slice(&text).expect("the result is JSON")),
+        )
     }
 
     /// A batch job that must succeed, and its result.
@@ -110,12 +134,20 @@ impl Place {
 
     /// Where a staged file is.
     pub fn staged(&self, entry: &Value) -> PathBuf {
-        self.workspace().join(entry["staging_path"].as_str().expect("a staging_path"))
+        self.workspace()
+            .join(entry["staging_path"].as_str().expect("a staging_path"))
     }
 
     /// `cas verify` of a store; true if all of it is sound.
     pub fn verifies(&self, store: &Path) -> bool {
-        self.call([Path::new("cas"), "--store".as_ref(), store, "verify".as_ref()]).code() == 0
+        self.call([
+            Path::new("cas"),
+            "--store".as_ref(),
+            store,
+            "verify".as_ref(),
+        ])
+        .code()
+            == 0
     }
 
     /// Clients and processes of jobs: all whose environment names this place.
@@ -123,18 +155,28 @@ impl Place {
         let needle = self.root().as_os_str().as_encoded_bytes();
         let of_this_place = |pid: &i32| {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.windows(needle.len()).any(|window| window == needle)
+            environment
+                .windows(needle.len())
+                .any(|window| window == needle)
         };
-        pids().filter(of_this_place).filter_map(Pid::from_raw).collect()
+        pids()
+            .filter(of_this_place)
+            .filter_map(Pid::from_raw)
+            .collect()
     }
 
     /// Mounts of this place's directories that any process of the machine has.
     pub fn mounts(&self) -> Vec<String> {
         let needle = self.root().to_string_lossy().into_owned();
-        let tables = pids().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok());
+        let tables =
+            pids().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok());
         let of_this_place = |line: &&str| line.contains(" - fuse") && line.contains(&needle);
         let lines = tables.flat_map(|table| {
-            table.lines().filter(of_this_place).map(str::to_owned).collect::<Vec<_>>()
+            table
+                .lines()
+                .filter(of_this_place)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         });
         lines.collect()
     }
@@ -143,7 +185,8 @@ impl Place {
     /// are gone within a time.
     #[track_caller]
     pub fn expect_clean_within(&self, limit: Duration) {
-        let clean = || self.processes().is_empty() && self.mounts().is_empty() && self.debris().is_empty();
+        let clean =
+            || self.processes().is_empty() && self.mounts().is_empty() && self.debris().is_empty();
         let (processes, mounts) = (|| self.processes(), || self.mounts());
         assert!(
             comes_true(limit, clean),

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+mod elsewhere;
 pub mod job;
 
 /// The program under test, built by the same cargo call.

@@ -13,8 +13,14 @@ main.o: include/sum.h\nlib/sum.o: include/sum.h include/detail.h\n";
 
 const SOURCES: [(&str, &str); 7] = [
     ("Makefile", MAKEFILE),
-    ("main.c", "#include <stdio.h>\n#include \"sum.h\"\nint main(void) { printf(\"%d\\n\", sum(20, 22)); return 0; }\n"),
-    ("lib/sum.c", "#include \"sum.h\"\n#include \"detail.h\"\nint sum(int a, int b) { return a + b + ZERO; }\n"),
+    (
+        "main.c",
+        "#include <stdio.h>\n#include \"sum.h\"\nint main(void) { printf(\"%d\\n\", sum(20, 22)); return 0; }\n",
+    ),
+    (
+        "lib/sum.c",
+        "#include \"sum.h\"\n#include \"detail.h\"\nint sum(int a, int b) { return a + b + ZERO; }\n",
+    ),
     ("include/sum.h", "int sum(int a, int b);\n"),
     ("include/detail.h", "#define ZERO 0\n"),
     ("include/unused.h", "#error never read\n"),
@@ -41,13 +47,21 @@ macro_rules! needs_compiler {
 }
 
 fn sources(place: &Place, names: &[&str]) -> Value {
-    let wanted = SOURCES.iter().filter(|(name, _)| names.is_empty() || names.contains(name));
-    wanted.map(|(name, text)| place.visible(name, text)).collect()
+    let wanted = SOURCES
+        .iter()
+        .filter(|(name, _)| names.is_empty() || names.contains(name));
+    wanted
+        .map(|(name, text)| place.visible(name, text))
+        .collect()
 }
 
 fn content(place: &Place, hash: &Value) -> Vec<u8> {
     let hash = hash.as_str().expect("a hash");
-    place.call(["cas", "--store", BATCH_STORE, "cat", hash]).expect(0).0.stdout
+    place
+        .call(["cas", "--store", BATCH_STORE, "cat", hash])
+        .expect(0)
+        .0
+        .stdout
 }
 
 #[test]
@@ -57,7 +71,13 @@ fn a_program_is_made_and_its_inputs_and_outputs_are_told_exactly() {
     let mut build = place.spec_of(&["make", "--no-print-directory"]);
     build["visible"] = sources(&place, &[]);
     let result = place.result_of(&build);
-    let read = ["Makefile", "include/detail.h", "include/sum.h", "lib/sum.c", "main.c"];
+    let read = [
+        "Makefile",
+        "include/detail.h",
+        "include/sum.h",
+        "lib/sum.c",
+        "main.c",
+    ];
     assert_eq!(strings(&result["inputs"]), read);
     assert_eq!(strings(&result["outputs"]), ["lib/sum.o", "main.o", "prog"]);
     let hashed = result["hashed_files"].as_object().expect("an object");
@@ -89,10 +109,25 @@ fn what_is_not_declared_is_missing_to_a_compiler_too() {
     spec["visible"] = sources(&place, &["lib/sum.c", "include/sum.h"]);
     let (outcome, result) = place.batch_call(&spec, &[]);
     let outcome = outcome.expect(1);
-    assert!(outcome.stderr().contains("detail.h: No such file or directory"), "{}", outcome.stderr());
+    assert!(
+        outcome
+            .stderr()
+            .contains("detail.h: No such file or directory"),
+        "{}",
+        outcome.stderr()
+    );
     let result = result.expect("a result");
     assert_eq!(result["usage"]["status"], 1);
     assert_eq!(result["outputs"], json!([]));
-    assert_eq!(std::fs::read_dir(place.workspace()).expect("a directory").count(), 2);
-    assert!(Path::new(&place.workspace()).join("include/detail.h").exists());
+    assert_eq!(
+        std::fs::read_dir(place.workspace())
+            .expect("a directory")
+            .count(),
+        2
+    );
+    assert!(
+        Path::new(&place.workspace())
+            .join("include/detail.h")
+            .exists()
+    );
 }

@@ -44,20 +44,30 @@ fn jobs_in_one_workspace_do_not_see_each_other() {
         let place = &place;
         let run = |spec| scope.spawn(move || place.batch_call(spec, &["-I"]));
         let running: Vec<_> = specs.iter().map(run).collect();
-        running.into_iter().map(|job| job.join().expect("joins")).collect()
+        running
+            .into_iter()
+            .map(|job| job.join().expect("joins"))
+            .collect()
     });
     for (n, (outcome, result)) in ended.into_iter().enumerate() {
         assert_eq!(outcome.expect(0).stdout(), expected(n));
         let result = result.expect("a result");
         assert_eq!(result["outputs"], json!(["same/out"]));
         let made = content(n).repeat(4);
-        assert_eq!(result["hashed_files"]["same/out"]["hash"], Digest::of(made.as_bytes()).to_string());
+        assert_eq!(
+            result["hashed_files"]["same/out"]["hash"],
+            Digest::of(made.as_bytes()).to_string()
+        );
         let staged = place.staged(&result["staging_files"]["same/out"]);
         assert_eq!(std::fs::read_to_string(&staged).expect("staged"), made);
         std::fs::remove_file(&staged).expect("removed");
         std::fs::remove_dir(staged.parent().expect("a directory")).expect("empty");
     }
-    assert_eq!(Tree::of(&place.workspace()), before, "the workspace is not touched");
+    assert_eq!(
+        Tree::of(&place.workspace()),
+        before,
+        "the workspace is not touched"
+    );
     assert_eq!(place.daemons().len(), 1, "one store, one daemon");
     place.expect_clean();
     assert!(place.verifies(&place.store()));
@@ -67,15 +77,22 @@ fn jobs_in_one_workspace_do_not_see_each_other() {
 fn jobs_in_many_workspaces_share_a_store() {
     needs_fuse!();
     let place = Place::new();
-    let workspaces: Vec<PathBuf> = (0..JOBS).map(|n| place.root().join(format!("workspace-{n}"))).collect();
+    let workspaces: Vec<PathBuf> = (0..JOBS)
+        .map(|n| place.root().join(format!("workspace-{n}")))
+        .collect();
     for (n, workspace) in workspaces.iter().enumerate() {
         std::fs::create_dir_all(workspace.join("same")).expect("a directory");
         std::fs::write(workspace.join("same/in"), content(n)).expect("a file");
         std::fs::write(workspace.join("undeclared-in"), "never seen").expect("a file");
     }
     let start = |workspace: &PathBuf| {
-        let mut command = place.command(["run", "--quiet", "-i", "same/in", "--", "sh", "-c", SCRIPT]);
-        command.current_dir(workspace).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command =
+            place.command(["run", "--quiet", "-i", "same/in", "--", "sh", "-c", SCRIPT]);
+        command
+            .current_dir(workspace)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.spawn().expect("starts")
     };
     let running: Vec<Child> = workspaces.iter().map(start).collect();
@@ -104,8 +121,13 @@ fn runs_in_one_workspace_publish_their_own_outputs() {
     }
     let running = (0..JOBS).map(|n| {
         let (input, env) = (format!("in-{n}"), format!("N={n}"));
-        let mut command = place.command(["run", "--quiet", "-i", &input, "-e", &env, "--", "sh", "-c", script]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = place.command([
+            "run", "--quiet", "-i", &input, "-e", &env, "--", "sh", "-c", script,
+        ]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.spawn().expect("starts")
     });
     for (n, child) in running.collect::<Vec<_>>().into_iter().enumerate() {
@@ -113,7 +135,9 @@ fn runs_in_one_workspace_publish_their_own_outputs() {
         assert_eq!(outcome.stdout(), format!("in-{n}\n{}", content(n)));
         assert_eq!(place.read(format!("out-{n}")), content(n).as_bytes());
     }
-    let names = std::fs::read_dir(place.workspace()).expect("a directory").count();
+    let names = std::fs::read_dir(place.workspace())
+        .expect("a directory")
+        .count();
     assert_eq!(names, 2 * JOBS, "inputs and outputs, and no temporary file");
     place.expect_clean();
     assert!(place.verifies(&place.store()));
@@ -123,7 +147,9 @@ fn runs_in_one_workspace_publish_their_own_outputs() {
 fn put(place: &Place, content: &str) -> String {
     let file = place.flag("to-put");
     std::fs::write(&file, content).expect("a file");
-    place.call([Path::new("cas"), "put".as_ref(), &file]).expect(0);
+    place
+        .call([Path::new("cas"), "put".as_ref(), &file])
+        .expect(0);
     Digest::of(content.as_bytes()).to_string()
 }
 
@@ -141,7 +167,11 @@ impl Tree {
                     left.push(entry.path());
                     continue;
                 }
-                let path = entry.path().strip_prefix(root).expect("below").to_path_buf();
+                let path = entry
+                    .path()
+                    .strip_prefix(root)
+                    .expect("below")
+                    .to_path_buf();
                 files.push((path, std::fs::read_to_string(entry.path()).expect("text")));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::fs::inotify;
@@ -14,7 +14,10 @@ use wakebox_tests::{Outcome, Place, needs_fuse, wakebox};
 /// the job runs.
 fn interrupted(place: &Place, script: &str) -> Outcome {
     let mut command = place.command(["run", "--quiet", "--", "sh", "-c", script]);
-    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let child = command.spawn().expect("starts");
     wait_for("the job to start", || place.flag("started").exists());
     let group = Pid::from_child(&child);
@@ -29,7 +32,10 @@ fn an_interrupt_reaches_the_job() {
     let script = "trap 'echo x > out; touch $HOME/told; exit 3' INT; touch $HOME/started; while :; do sleep 0.05; done";
     interrupted(&place, script).expect(130);
     assert!(place.flag("told").exists(), "the job could clean up");
-    assert!(!place.workspace().join("out").exists(), "an interrupted job publishes nothing");
+    assert!(
+        !place.workspace().join("out").exists(),
+        "an interrupted job publishes nothing"
+    );
     place.expect_clean();
 }
 
@@ -45,22 +51,29 @@ fn an_interrupt_ends_a_job_that_does_not_mind_it() {
 fn a_terminal_is_passed_through() {
     needs_fuse!();
     let place = Place::new();
-    let line = format!("{} run --quiet -- sh -c 'tty; test -t 0 && test -t 1 && test -t 2 && echo all'", wakebox().display());
-    let like = place.command(["--version"]);
-    let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).current_dir(place.workspace()).env_clear();
-    script.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
-    let Ok(output) = script.output() else {
+    let line = format!(
+        "{} run --quiet -- sh -c 'tty; test -t 0 && test -t 1 && test -t 2 && echo all'",
+        wakebox().display()
+    );
+    let Ok(output) = place
+        .other("script")
+        .args(["-qec", &line, "/dev/null"])
+        .output()
+    else {
         eprintln!("SKIPPED {}:{}: there is no script(1)", file!(), line!());
         return;
     };
     let stdout = Outcome(output).expect(0).stdout();
-    assert!(stdout.starts_with("/dev/pts/") && stdout.ends_with("all\r\n"), "{stdout:?}");
+    assert!(
+        stdout.starts_with("/dev/pts/") && stdout.ends_with("all\r\n"),
+        "{stdout:?}"
+    );
 }
 
 /// How often a file was opened while something happened.
 fn opens(file: &Path, act: impl FnOnce()) -> usize {
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).expect("inotify");
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+        .expect("inotify");
     inotify::add_watch(&watch, file, inotify::WatchFlags::OPEN).expect("a watch");
     act();
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
@@ -90,6 +103,14 @@ fn an_unchanged_file_is_not_read_again() {
     let before = file.metadata().expect("there").modified().expect("a time");
     place.write("in", "new");
     let times = std::fs::FileTimes::new().set_modified(before);
-    std::fs::File::options().write(true).open(&file).expect("there").set_times(times).expect("set");
-    assert!(opens(&file, || run("new")) > 0, "a change is noticed by ctime");
+    std::fs::File::options()
+        .write(true)
+        .open(&file)
+        .expect("there")
+        .set_times(times)
+        .expect("set");
+    assert!(
+        opens(&file, || run("new")) > 0,
+        "a change is noticed by ctime"
+    );
 }
