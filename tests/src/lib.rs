@@ -6,6 +6,7 @@
 )]
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -43,13 +44,27 @@ pub fn cannot_mount() -> Option<String> {
     }
 }
 
+/// Says that a test cannot run here. Not by `eprintln`, of which the test harness shows nothing
+/// as long as tests succeed.
+pub fn say_skipped(file: &str, line: u32, reason: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {file}:{line}: {reason}");
+}
+
+/// Skips a test aloud, for a reason.
+#[macro_export]
+macro_rules! skip {
+    ($reason:expr) => {{
+        $crate::say_skipped(file!(), line!(), $reason);
+        return;
+    }};
+}
+
 /// Skips a test aloud on a machine that cannot mount.
 #[macro_export]
 macro_rules! needs_fuse {
     () => {
         if let Some(reason) = $crate::cannot_mount() {
-            eprintln!("SKIPPED {}:{}: {reason}", file!(), line!());
-            return;
+            $crate::skip!(reason);
         }
     };
 }

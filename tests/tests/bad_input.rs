@@ -7,7 +7,7 @@ use std::path::Path;
 use cas::Digest;
 use serde_json::{Value, json};
 use wakebox_tests::job::BATCH_STORE;
-use wakebox_tests::{Outcome, Place, needs_fuse};
+use wakebox_tests::{Outcome, Place, needs_fuse, skip};
 
 /// Insists on one line of the program's own that has some words, and on the code.
 #[track_caller]
@@ -303,7 +303,7 @@ fn a_machine_without_fuse_is_told() {
         exec $WAKEBOX run --quiet -- touch ran";
     match place.in_mount_namespace(script) {
         Some(outcome) => refused(outcome, 125, &["/dev/fuse"]),
-        None => return eprintln!("SKIPPED {}:{}: may not mount", file!(), line!()),
+        None => skip!("may not mount"),
     }
     std::fs::remove_dir(place.root().join("dev")).expect("the namespace is gone");
     expect_untouched(&place);
@@ -325,7 +325,7 @@ fn a_full_store_is_told_when_inputs_are_hashed() {
     let call = "$WAKEBOX run --quiet --store $ROOT/small -- touch ran";
     match with_small_store(&place, call) {
         Some(outcome) => refused(outcome, 125, &["big", "No space left"]),
-        None => eprintln!("SKIPPED {}:{}: may not mount", file!(), line!()),
+        None => skip!("may not mount"),
     }
 }
 
@@ -340,7 +340,7 @@ fn a_full_store_is_told_when_outputs_are_adopted() {
     let call = "$WAKEBOX -I -p $ROOT/spec.json -o $ROOT/result.json";
     match with_small_store(&place, call) {
         Some(outcome) => refused(outcome, 125, &["No space left"]),
-        None => return eprintln!("SKIPPED {}:{}: may not mount", file!(), line!()),
+        None => skip!("may not mount"),
     }
     assert!(
         !place.root().join("result.json").exists(),
@@ -357,7 +357,7 @@ fn a_full_store_is_the_jobs_to_notice() {
                 'head -c 4000000 /dev/zero > big 2>/dev/null || exit 9'";
     match with_small_store(&place, call) {
         Some(outcome) => assert_eq!(outcome.expect(9).stdout(), ""),
-        None => return eprintln!("SKIPPED {}:{}: may not mount", file!(), line!()),
+        None => skip!("may not mount"),
     }
     expect_untouched(&place);
 }
@@ -379,11 +379,7 @@ fn a_blob_that_may_not_be_read_is_named() {
     match place.as_ordinary_user(&["-I".as_ref(), "-p".as_ref(), spec_file.as_ref()]) {
         Some(outcome) => refused(outcome, 125, &[&hash[2..], "sub/in"]),
         None => {
-            return eprintln!(
-                "SKIPPED {}:{}: cannot become an ordinary user",
-                file!(),
-                line!()
-            );
+            skip!("cannot become an ordinary user")
         }
     }
     assert!(!place.flag("ran").exists(), "the job ran");
@@ -404,10 +400,6 @@ fn a_store_of_somebody_else_is_named() {
     std::fs::set_permissions(&store, closed).expect("closed");
     match place.as_ordinary_user(&arguments) {
         Some(outcome) => refused(outcome, 125, &["closed", "Permission denied"]),
-        None => eprintln!(
-            "SKIPPED {}:{}: cannot become an ordinary user",
-            file!(),
-            line!()
-        ),
+        None => skip!("cannot become an ordinary user"),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use cas::Digest;
 use serde_json::{Value, json};
 use wakebox_tests::job::{BATCH_STORE, strings};
-use wakebox_tests::{Place, needs_fuse};
+use wakebox_tests::{Place, needs_fuse, skip};
 
 const MAKEFILE: &str = "prog: main.o lib/sum.o\n\tcc -o prog main.o lib/sum.o\n\
 %.o: %.c\n\tcc -Iinclude -c -o $@ $<\n\
@@ -40,8 +40,7 @@ macro_rules! needs_compiler {
     () => {
         needs_fuse!();
         if let Some(tool) = cannot_compile() {
-            eprintln!("SKIPPED {}:{}: there is no {tool}", file!(), line!());
-            return;
+            skip!(format!("there is no {tool}"));
         }
     };
 }

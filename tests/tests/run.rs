@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use cas::Digest;
 use serde_json::Value;
 use wakebox_tests::job::{strings, wait_for};
-use wakebox_tests::{Outcome, Place, needs_fuse};
+use wakebox_tests::{Outcome, Place, needs_fuse, skip};
 
 /// A workspace with a few files.
 fn place() -> Place {
@@ -91,8 +91,7 @@ fn in_a_checkout_inputs_are_what_git_does_not_ignore() {
         git.output().is_ok_and(|output| output.status.success())
     };
     if !git(&["init", "-q"]) || !git(&["add", "a.txt"]) {
-        eprintln!("SKIPPED {}:{}: there is no git", file!(), line!());
-        return;
+        skip!("there is no git");
     }
     assert_eq!(
         seen(&place, &[]),
@@ -473,10 +472,6 @@ fn an_ordinary_user_can_run_jobs() {
         $WAKEBOX run --quiet -i a.txt -- sh -c 'id -u; stat -c %u a.txt; cat a.txt'";
     match place.as_ordinary_user_with_fuse(script) {
         Some(outcome) => assert_eq!(outcome.expect(0).stdout(), "made\n65534\n65534\na"),
-        None => eprintln!(
-            "SKIPPED {}:{}: cannot become an ordinary user",
-            file!(),
-            line!()
-        ),
+        None => skip!("cannot become an ordinary user"),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process_group};
 use wakebox_tests::job::wait_for;
-use wakebox_tests::{Outcome, Place, needs_fuse, wakebox};
+use wakebox_tests::{Outcome, Place, needs_fuse, skip, wakebox};
 
 /// Starts a job in a process group of its own, as a shell does, and interrupts the group once
 /// the job runs.
@@ -60,8 +60,7 @@ fn a_terminal_is_passed_through() {
         .args(["-qec", &line, "/dev/null"])
         .output()
     else {
-        eprintln!("SKIPPED {}:{}: there is no script(1)", file!(), line!());
-        return;
+        skip!("there is no script(1)");
     };
     let stdout = Outcome(output).expect(0).stdout();
     assert!(
