@@ -45,13 +45,14 @@ impl StagingDirectory {
             .try_clone_to_owned()
             .context("keep the staging area of", name)?;
         let what = "create the staging directory";
-        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)).context(what, name)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::openat(&parent, name, flags, Mode::empty())
-            .context("open the staging directory", name)?;
-        // Tells `sweep` that someone is at home; given back by the kernel, however we end.
-        flock(&fd, FlockOperation::NonBlockingLockExclusive)
-            .context("lock the staging directory", name)?;
+        let fd = loop {
+            rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)).context(what, name)?;
+            // Until it is locked, `sweep` may take it for a dead process's.
+            match lock(parent.as_fd(), name).context("lock the staging directory", name)? {
+                Some(fd) => break fd,
+                None => continue,
+            }
+        };
         let (next, kept) = (AtomicU64::new(1), AtomicBool::new(false));
         Ok(Self {
             parent,
@@ -123,6 +124,28 @@ pub fn remove_flat_directory(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).context("remove", name)
 }
 
+/// Opens and locks a new directory, which tells [`sweep`] that someone is at home; the lock is
+/// given back by the kernel, however we end. `None` if a sweep was faster.
+fn lock(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Option<OwnedFd>> {
+    let fd = match rustix::fs::openat(parent, name, FLAGS, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other?,
+    };
+    flock(&fd, FlockOperation::LockExclusive)?;
+    Ok(is_there(&fd)?.then_some(fd))
+}
+
+/// Whether an open directory still has its name.
+fn is_there(directory: &OwnedFd) -> rustix::io::Result<bool> {
+    Ok(rustix::fs::fstat(directory)?.st_nlink > 0)
+}
+
+/// How staging directories are opened.
+const FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW);
+
 /// Removes staging directories of processes that ended without a chance to do it. `is_ours` says
 /// which names may be looked at.
 pub fn sweep(parent: BorrowedFd<'_>, is_ours: impl Fn(&str) -> bool) {
@@ -131,14 +154,15 @@ pub fn sweep(parent: BorrowedFd<'_>, is_ours: impl Fn(&str) -> bool) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         if !is_ours(&name) {
             continue;
         }
-        let Ok(fd) = rustix::fs::openat(parent, &*name, flags, Mode::empty()) else {
+        let Ok(fd) = rustix::fs::openat(parent, &*name, FLAGS, Mode::empty()) else {
             continue;
         };
-        if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        // Only who has the lock removes it. If it is gone, its name may be another's by now.
+        let locked = flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if locked && is_there(&fd).unwrap_or(false) {
             let _ = remove_flat_directory(parent, &name);
         }
     }
@@ -254,6 +278,33 @@ mod tests {
         sweep(parent.as_fd(), |_| true);
         assert!(!path.exists());
         assert!(root.path().join(alive.name()).exists());
+    }
+
+    /// Regression: between its making and its locking a directory looked like a dead process's.
+    #[test]
+    fn a_sweep_leaves_those_alone_who_just_come() {
+        let (root, _) = staging();
+        let parent = File::open(root.path()).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        sweep(parent.as_fd(), |_| true);
+                    }
+                });
+            }
+            let come = |n: usize| {
+                let name = format!("come.{n}.0");
+                let directory = Arc::new(StagingDirectory::create(parent.as_fd(), &name)?);
+                let (file, _) = directory.create_file(OFlags::WRONLY)?;
+                let there = root.path().join(name).join(file.id().to_string()).exists();
+                Ok::<_, crate::Error>(there)
+            };
+            let came: Vec<_> = (0..1000).map(come).collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(came.iter().all(|came| matches!(came, Ok(true))), "{came:?}");
+        });
     }
 
     #[test]
