@@ -8,7 +8,7 @@ use cas::{Digest, Store};
 
 use crate::BUILD_ID;
 use crate::cli::{CasArguments, CasCommand, DaemonArguments, Environment, StatusArguments};
-use crate::daemon::{Daemons, Lease, READY};
+use crate::daemon::{DaemonError, Daemons, Lease, READY};
 use crate::error::{Error, Result};
 
 /// A question that was answered with no.
@@ -140,7 +140,10 @@ pub fn status(arguments: &StatusArguments, environment: &Environment) -> Result<
         let Some(lease) = Lease::at(&socket) else {
             continue;
         };
-        let status = lease.status()?;
+        let status = match lease.status() {
+            Err(DaemonError::Lost { .. }) => continue, // it is just ending
+            other => other?,
+        };
         let size = store_size(Path::new(&status.store));
         all.push((status, size));
     }
