@@ -31,6 +31,21 @@ pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
     assert!(comes_true(PATIENCE, condition), "waited in vain for {what}");
 }
 
+/// Kills a process and waits until it has let go of all it had, which is later than the moment
+/// when its memory is gone and with it its command line.
+#[track_caller]
+pub fn kill(pid: Pid) {
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is there");
+    let state = format!("/proc/{}/stat", pid.as_raw_pid());
+    wait_for("a process to end", || {
+        // "pid (name) state ..."; a zombie has nothing but its status.
+        let stat = std::fs::read_to_string(&state).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z"))
+    });
+}
+
 /// The strings of a JSON array.
 pub fn strings(value: &Value) -> Vec<&str> {
     value

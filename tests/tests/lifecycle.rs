@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use wakebox_tests::job::{comes_true, wait_for};
+use wakebox_tests::job::{comes_true, kill, wait_for};
 use wakebox_tests::{Outcome, Place, needs_fuse};
 
 /// Starts `wakebox run` of a script and returns once the script says that it runs.
@@ -187,7 +187,7 @@ fn a_job_dies_with_its_daemon_and_the_next_one_works() {
     let job = start(&place, "setsid sleep 300 & sleep 300");
     let daemon = place.daemons()[0];
     let killed = Instant::now();
-    kill_process(daemon, Signal::KILL).expect("it is there");
+    kill(daemon);
     let outcome = finish(job).expect(125);
     assert!(
         killed.elapsed() < Duration::from_secs(2),
@@ -254,8 +254,7 @@ fn a_stale_socket_is_replaced() {
     let place = Place::new();
     place.run(&["true"]).expect(0);
     let socket = sockets(&place).remove(0);
-    kill_process(place.daemons()[0], Signal::KILL).expect("it is there");
-    wait_for("the daemon to die", || place.daemons().is_empty());
+    kill(place.daemons()[0]);
     assert!(socket.exists(), "it had no chance to remove it");
     assert_eq!(
         place.call(["status"]).expect(0).stdout(),
@@ -264,8 +263,7 @@ fn a_stale_socket_is_replaced() {
     place.run(&["true"]).expect(0);
     assert_eq!(sockets(&place), std::slice::from_ref(&socket));
     // So is a socket that nobody made by way of the daemon.
-    kill_process(place.daemons()[0], Signal::KILL).expect("it is there");
-    wait_for("the daemon to die", || place.daemons().is_empty());
+    kill(place.daemons()[0]);
     std::fs::remove_file(&socket).expect("removed");
     drop(UnixListener::bind(&socket).expect("bound"));
     place.run(&["true"]).expect(0);
