@@ -8,6 +8,7 @@ mod compile;
 mod lifecycle;
 mod parallel;
 mod run;
+mod schemas;
 mod smoke;
 mod staging;
 mod store;
