@@ -177,7 +177,7 @@ impl Filesystem for JobFileSystem {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -191,6 +191,7 @@ impl Filesystem for JobFileSystem {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
             size,
+            by_descriptor: fh.is_some(),
         };
         reply_attributes(
             reply,

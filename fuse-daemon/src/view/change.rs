@@ -46,6 +46,9 @@ pub struct AttributeChange {
     pub mtime: Option<SetTime>,
     /// Length; only of files that the job wrote.
     pub size: Option<u64>,
+    /// Whether the length is set through a descriptor. Then the open has decided that the file
+    /// may be written, whatever its mode is now (ftruncate(2)).
+    pub by_descriptor: bool,
 }
 
 impl<S: Clone> View<S> {
@@ -264,7 +267,7 @@ impl<S: Clone> View<S> {
 fn check_change<S>(inode: &Inode<S>, change: &AttributeChange, caller: Caller) -> Result<()> {
     let meta = &inode.meta;
     let kind = inode.kind.file_kind();
-    let writable = meta.allows(kind, caller, super::Access::WRITE);
+    let writable = change.by_descriptor || meta.allows(kind, caller, super::Access::WRITE);
     let owned = meta.owned_by(caller);
     let chown = change.uid.is_some() || change.gid.is_some();
     let gives_away = change.uid.is_some_and(|uid| uid != meta.uid)
