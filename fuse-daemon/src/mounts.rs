@@ -33,8 +33,8 @@ pub fn detached_clone(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 ///
 /// The kernel opens the backing file of a passthrough inode itself: by path, with the *job's*
 /// flags and the daemon's credentials. Neither the daemon's own read-only descriptor nor mode
-/// 0444 would keep it from handing a job a writable blob. This mount does: the answer is EROFS,
-/// whatever the daemon replies.
+/// 0444 would keep it from handing a job a writable blob. This mount does: the kernel's own open
+/// fails with EROFS, whatever the daemon replies, and the job's with EIO.
 pub fn read_only_clone(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let clone = detached_clone(directory)?;
     let attributes = MountAttr {
