@@ -12,6 +12,8 @@ use std::process::{Command, Output};
 
 mod elsewhere;
 pub mod job;
+pub mod operated;
+pub mod operation;
 
 /// The program under test, built by the same cargo call.
 ///

@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod batch;
 mod compile;
+mod differential;
 mod lifecycle;
 mod parallel;
 mod run;
