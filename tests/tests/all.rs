@@ -14,6 +14,7 @@ mod smoke;
 mod staging;
 mod store;
 mod terminal;
+mod view;
 
 /// A file that is not listed would never be compiled, let alone run.
 #[test]
