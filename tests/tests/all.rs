@@ -10,6 +10,7 @@ mod lifecycle;
 mod parallel;
 mod run;
 mod schemas;
+mod semantics;
 mod smoke;
 mod staging;
 mod store;
