@@ -51,7 +51,8 @@ fn explain_usage(error: &clap::Error, batch: bool) -> ExitCode {
 fn start_logging(environment: &Environment) {
     let filter = match &environment.log {
         Some(filter) => filter.to_string_lossy().into_owned(),
-        None => "warn".into(),
+        // fuser warns of each operation that is left to the kernel.
+        None => "warn,fuser=error".into(),
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
