@@ -12,37 +12,67 @@ use crate::error::{Error, Result};
 use crate::exit_code;
 use crate::ingest::{self, Coverage, Index, Ingestion, Progress};
 use crate::output::{Collector, Disposal, Hashed};
-use crate::result::{self, Pending, ResultDocument, Usage};
+use crate::pending::Pending;
+use crate::result::{self, ResultDocument, SandboxFailure, Usage};
 use crate::run::{self, Finished, FinishedView, Job};
+use crate::sandbox::SignalHold;
 use crate::sandbox::plan::Stdin;
 use crate::spec::{Input, Spec};
 
-/// Runs the job of a spec and returns the exit code.
+/// Runs the job of a spec and returns the exit code. A failure that is not the job's goes into the
+/// result, too, so that a caller who reads nothing else does not take it for one.
 pub fn run(arguments: &BatchArguments, environment: &Environment) -> Result<u8> {
+    let result = arguments.output_stats.as_deref();
+    let mut result = result.map(Pending::create).transpose()?;
+    let outcome = attempt(arguments, environment, &mut result);
+    if let (Err(error), Some(result)) = (&outcome, result) {
+        let mut document = document(Usage::failed(), false, None);
+        document.sandbox_error = Some(SandboxFailure::new(error));
+        // There is a failure to tell of already, and it came first.
+        let _ = result.commit(&document);
+    }
+    outcome
+}
+
+fn attempt(
+    arguments: &BatchArguments,
+    environment: &Environment,
+    result: &mut Option<Pending>,
+) -> Result<u8> {
     let spec = read_spec(&arguments.params)?;
-    let result = arguments
-        .output_stats
-        .as_deref()
-        .map(Pending::create)
-        .transpose()?;
     let store = Store::open(&spec.store)?;
     let daemons = Daemons::from_environment(environment)?;
     let disposal = disposal(&spec);
     let cas_dir = spec.store.clone();
     let job = mean(spec, &store)?;
     let command = job.command[0].clone();
+    // From here on a signal to stop ends the job and not us, so that nothing is left behind. Whoever
+    // stops a job asks for it more than once, and wants no result of half of it.
+    let hold = SignalHold::new();
     let finished = run::run(job, &store, &daemons)?;
-    if let Some(line) = run::explain(&finished.ended, &command) {
-        eprintln!("wakebox: {line}");
+    let mut code = exit_code::of_job(&finished.ended);
+    let mut stopped = exit_code::stopped(&finished.ended);
+    if stopped.is_none() {
+        if let Some(line) = run::explain(&finished.ended, &command) {
+            eprintln!("wakebox: {line}");
+        }
+        let to = Destination {
+            cas_dir: &cas_dir,
+            disposal,
+            result: &mut *result,
+        };
+        stopped = report(finished, &store, to, &hold)?;
     }
-    let code = exit_code::of_job(&finished.ended);
-    let interrupted = exit_code::stopped(&finished.ended).is_some();
-    report(finished, &store, &cas_dir, disposal, result)?;
-    Ok(if arguments.isolate_retcode && !interrupted {
-        0
-    } else {
-        code
-    })
+    if let Some(signal) = stopped {
+        code = exit_code::of_signal(signal);
+        if let Some(result) = result.take() {
+            result.withdraw();
+        }
+    } else if arguments.isolate_retcode {
+        code = 0;
+    }
+    hold.keep();
+    Ok(code)
 }
 
 fn read_spec(path: &Path) -> Result<Spec> {
@@ -133,16 +163,27 @@ fn manifest(visible: Vec<Input>, here: &Path, store: &Store) -> Result<Manifest>
     })
 }
 
+/// Where a report goes.
+struct Destination<'a> {
+    cas_dir: &'a Path,
+    disposal: Disposal,
+    result: &'a mut Option<Pending>,
+}
+
+/// Writes the result, unless a signal came first, which is returned.
 fn report(
     finished: Finished,
     store: &Store,
-    cas_dir: &Path,
-    disposal: Disposal,
-    result: Option<Pending>,
-) -> Result<()> {
+    to: Destination<'_>,
+    hold: &SignalHold,
+) -> Result<Option<i32>> {
+    if let Some(signal) = hold.kept() {
+        return Ok(Some(signal));
+    }
     let Some(view) = finished.view else {
         let usage = Usage::new(&finished.ended, 0, &[]);
-        return write(result, &document(usage, finished.ended.timed_out, None));
+        write(to.result, &document(usage, finished.ended.timed_out, None))?;
+        return Ok(None);
     };
     let FinishedView {
         report,
@@ -151,26 +192,35 @@ fn report(
     } = view;
     run::check_report(&report)?;
     let collector = Collector::open(store, &staging)?;
-    let hashed = collector.collect(report.outputs, disposal)?;
+    let hashed = collector.collect(report.outputs, to.disposal)?;
     let usage = Usage::new(&finished.ended, report.in_bytes, &hashed);
     let mut document = document(usage, finished.ended.timed_out, Some(&hashed));
     (document.inputs, document.data_path) = (report.inputs, Some(report.data_path));
     document.late_writer = report.late_writer;
-    let root = cas_dir.join("staging").join(&staging);
+    let root = to.cas_dir.join("staging").join(&staging);
     let mut kept = false;
-    if disposal != Disposal::Move {
+    if to.disposal != Disposal::Move {
         let names = collector.names_of_their_own(&hashed)?;
         document.staging_files = Some(result::staging_files(&hashed, &names, &root));
         kept = !names.is_empty();
         document.staging_root = kept.then(|| result::path_text(&root));
     }
     drop(collector);
+    if let Some(signal) = hold.kept() {
+        return Ok(Some(signal));
+    }
     // Whoever reads the result takes the staging files over. Until it is in place they are the
     // daemon's, which removes them if we die; so they are taken over before, not after.
-    if kept && result.is_some() {
+    let taken = kept && to.result.is_some();
+    if taken {
         lease.take()?;
     }
-    write(result, &document)
+    let written = write(to.result, &document);
+    if taken && written.is_err() {
+        // Nobody will ever hear of them.
+        let _ = std::fs::remove_dir_all(&root);
+    }
+    written.map(|()| None)
 }
 
 fn document(usage: Usage, timed_out: bool, hashed: Option<&[Hashed]>) -> ResultDocument {
@@ -190,11 +240,12 @@ fn document(usage: Usage, timed_out: bool, hashed: Option<&[Hashed]>) -> ResultD
         view: hashed.is_some(),
         data_path: None,
         late_writer: false,
+        sandbox_error: None,
     }
 }
 
-fn write(result: Option<Pending>, document: &ResultDocument) -> Result<()> {
-    match result {
+fn write(result: &mut Option<Pending>, document: &ResultDocument) -> Result<()> {
+    match result.take() {
         Some(pending) => pending.commit(document),
         None => Ok(()),
     }

@@ -77,5 +77,42 @@ impl Error {
     }
 }
 
+/// Whose failure it is, as `sandbox-error` of the result has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The spec asks for something that makes no sense.
+    Spec,
+    /// The store.
+    Store,
+    /// The daemon, or the way to it.
+    Daemon,
+    /// The sandbox: namespaces, mounts, the job's first process.
+    Sandbox,
+    /// A declared input cannot be had.
+    Input,
+}
+
+impl Error {
+    /// Whose failure it is.
+    pub fn kind(&self) -> Kind {
+        use crate::daemon::DaemonError;
+        match self {
+            Self::Usage(_) | Self::Spec { .. } => Kind::Spec,
+            Self::Store(_) => Kind::Store,
+            // What it refuses is a manifest, for content that the store does not have.
+            Self::Daemon(DaemonError::Refused(_)) | Self::Ingest(_) | Self::Select(_) => {
+                Kind::Input
+            }
+            Self::Daemon(_) | Self::Outcome(_) | Self::Sandbox(SandboxError::DaemonGone) => {
+                Kind::Daemon
+            }
+            Self::Sandbox(_) | Self::Publish(_) | Self::NotMade(_) | Self::Io { .. } => {
+                Kind::Sandbox
+            }
+        }
+    }
+}
+
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -11,7 +11,7 @@
 //! | 125 | the sandbox, the daemon or the store failed; with `-I`, too |
 //! | 126 | the command exists and cannot be run |
 //! | 127 | there is no such command |
-//! | 128 + n | the job was killed by signal n |
+//! | 128 + n | the job was killed by signal n, or the call itself was told to stop by it (with `-I`, too, and no result is written) |
 //!
 //! Codes 126 and 127 say what a shell would say. With `-I` they are the job's, so the call's own
 //! code is 0 and `usage.status` has them.
@@ -64,7 +64,8 @@ pub fn result_status(ended: &Ended) -> i32 {
     }
 }
 
-fn of_signal(signal: i32) -> u8 {
+/// The exit code for a signal, of the job or of the call itself.
+pub fn of_signal(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(SANDBOX)
 }
 

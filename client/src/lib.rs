@@ -19,6 +19,7 @@ pub mod exec;
 pub mod exit_code;
 pub mod ingest;
 pub mod output;
+pub mod pending;
 pub mod publish;
 pub mod result;
 pub mod run;

@@ -1,15 +1,13 @@
-//! The result document, and how it comes to its place whole.
+//! The result document.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cas::report::DataPath;
 use cas::{RelPath, text::Text};
 use serde::{Serialize, Serializer};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind};
 use crate::exec::Ended;
 use crate::exit_code;
 use crate::output::{Hashed, HashedEntry};
@@ -46,6 +44,28 @@ pub struct ResultDocument {
     /// A process outside the sandbox may have gone on writing.
     #[serde(rename = "late-writer", skip_serializing_if = "std::ops::Not::not")]
     pub late_writer: bool,
+    /// Why there is no true result. Then the job's status is none, and nothing else is true either.
+    #[serde(rename = "sandbox-error", skip_serializing_if = "Option::is_none")]
+    pub sandbox_error: Option<SandboxFailure>,
+}
+
+/// A failure that is not the job's.
+#[derive(Debug, Serialize)]
+pub struct SandboxFailure {
+    /// One line for the user.
+    pub message: String,
+    /// Whose failure it is.
+    pub kind: Kind,
+}
+
+impl SandboxFailure {
+    /// Tells of an error.
+    pub fn new(error: &Error) -> Self {
+        Self {
+            message: error.to_string(),
+            kind: error.kind(),
+        }
+    }
 }
 
 /// How a job ended and what it cost.
@@ -120,6 +140,18 @@ impl Usage {
             outbytes: out_bytes(outputs),
             runtime: ended.wall.as_secs_f64(),
             cputime: ended.cpu.as_secs_f64(),
+        }
+    }
+
+    /// Of a job that was not run, or not truly: all figures are there, and none means anything.
+    pub fn failed() -> Self {
+        Self {
+            status: exit_code::SANDBOX.into(),
+            membytes: 0,
+            inbytes: 0,
+            outbytes: 0,
+            runtime: 0.0,
+            cputime: 0.0,
         }
     }
 }
@@ -200,87 +232,4 @@ pub fn host_name() -> String {
         .nodename()
         .to_string_lossy()
         .into_owned()
-}
-
-/// A file that will be written. Made before the job runs, so that a path that cannot be written
-/// is found out before and not after; it appears under its name whole, or not at all.
-#[derive(Debug)]
-pub enum Pending {
-    /// A regular file, or none yet: a temporary one beside it.
-    Beside(tempfile::NamedTempFile, PathBuf),
-    /// A pipe or device, which cannot be replaced.
-    Direct(std::fs::File, PathBuf),
-}
-
-impl Pending {
-    /// Prepares to write to a path.
-    pub fn create(path: &Path) -> Result<Self> {
-        let failed = |error| Error::io("write the result to", path, error);
-        if let Some(own) = own_output(path).map_err(failed)? {
-            return Ok(Self::Direct(own, path.into()));
-        }
-        // Through a link: the name that is replaced is that of the file.
-        let resolved = path.canonicalize();
-        let path = resolved.as_deref().unwrap_or(path);
-        let failed = |error| Error::io("write the result to", path, error);
-        if path
-            .metadata()
-            .is_ok_and(|is| !is.is_file() && !is.is_dir())
-        {
-            let file = std::fs::OpenOptions::new()
-                .write(true)
-                .open(path)
-                .map_err(failed)?;
-            return Ok(Self::Direct(file, path.into()));
-        }
-        if path.is_dir() {
-            return Err(failed(std::io::ErrorKind::IsADirectory.into()));
-        }
-        let directory = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let temporary = tempfile::Builder::new()
-            .prefix(".wakebox-result-")
-            .permissions(std::fs::Permissions::from_mode(0o664))
-            .tempfile_in(directory)
-            .map_err(failed)?;
-        Ok(Self::Beside(temporary, path.into()))
-    }
-
-    /// Writes the document and gives it its name.
-    pub fn commit(self, document: &impl Serialize) -> Result<()> {
-        let path = match &self {
-            Self::Beside(_, path) | Self::Direct(_, path) => path.clone(),
-        };
-        let failed = |error| Error::io("write the result to", &path, error);
-        let bytes = serde_json::to_vec(document).map_err(|error| failed(error.into()))?;
-        match self {
-            Self::Direct(mut file, _) => file.write_all(&bytes).map_err(failed),
-            Self::Beside(mut temporary, _) => {
-                temporary.write_all(&bytes).map_err(failed)?;
-                temporary
-                    .persist(&path)
-                    .map(drop)
-                    .map_err(|error| failed(error.error))
-            }
-        }
-    }
-}
-
-/// Our own standard output or error, if the path names it, as `/dev/stdout` does. What the job
-/// printed is in the same file, so the document goes behind it and replaces nothing.
-fn own_output(path: &Path) -> std::io::Result<Option<std::fs::File>> {
-    let Ok(named) = path.metadata() else {
-        return Ok(None);
-    };
-    for own in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        let Ok(is) = rustix::fs::fstat(own) else {
-            continue;
-        };
-        if (is.st_dev, is.st_ino) == (named.dev(), named.ino()) {
-            return Ok(Some(own.try_clone_to_owned()?.into()));
-        }
-    }
-    Ok(None)
 }

@@ -18,8 +18,9 @@ use crate::exec::Ended;
 use crate::exit_code;
 use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress};
 use crate::output::{Collector, Disposal, Hashed, HashedEntry};
+use crate::pending::Pending;
 use crate::publish::{Publish, PublishKind, Published, publish};
-use crate::result::{self, Pending, ResultDocument, Usage};
+use crate::result::{self, ResultDocument, Usage};
 use crate::run::{self, FinishedView, Job};
 use crate::sandbox::{self, plan::Stdin};
 
@@ -335,6 +336,7 @@ fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocumen
         view: true,
         data_path: Some(report.data_path),
         late_writer: report.late_writer,
+        sandbox_error: None,
     }
 }
 

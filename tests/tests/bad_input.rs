@@ -35,8 +35,21 @@ fn with_spec(place: &Place, text: &str) -> Outcome {
         result.as_ref(),
     ];
     let outcome = place.call(arguments);
-    assert!(!result.exists(), "there is a result of {text}");
+    expect_no_true_result(&result, &outcome);
     outcome
+}
+
+/// The result says that there is none, and why, in the words that the user reads.
+#[track_caller]
+fn expect_no_true_result(result: &Path, outcome: &Outcome) -> Value {
+    let text = std::fs::read(result).expect("a result");
+    let result: Value = serde_json::from_slice(&text).expect("the result is JSON");
+    assert_eq!(result["usage"]["status"], 125, "{result}");
+    assert_eq!(result["outputs"], json!([]), "{result}");
+    let message = &result["sandbox-error"]["message"];
+    let message = message.as_str().expect("a message");
+    assert_eq!(outcome.stderr(), format!("wakebox: {message}\n"));
+    result
 }
 
 /// Nothing ran and nothing is left but a store, if one was opened.
@@ -338,14 +351,12 @@ fn a_full_store_is_told_when_outputs_are_adopted() {
     spec["cas-dir"] = json!(place.root().join("small").to_str());
     std::fs::write(place.root().join("spec.json"), spec.to_string()).expect("a spec");
     let call = "$WAKEBOX -I -p $ROOT/spec.json -o $ROOT/result.json";
-    match with_small_store(&place, call) {
-        Some(outcome) => refused(outcome, 125, &["No space left"]),
-        None => skip!("may not mount"),
-    }
-    assert!(
-        !place.root().join("result.json").exists(),
-        "no result rather than half of one"
-    );
+    let Some(outcome) = with_small_store(&place, call) else {
+        skip!("may not mount")
+    };
+    let result = expect_no_true_result(&place.root().join("result.json"), &outcome);
+    assert_eq!(result["sandbox-error"]["kind"], "store");
+    refused(outcome, 125, &["No space left"]);
     expect_untouched(&place);
 }
 

@@ -109,4 +109,8 @@ fn real_results_are_valid() {
     }
     let (_, result) = place.batch(&json!({"command": ["/bin/true"]}));
     assert_valid(&schema, &result.expect("a result"));
+    let (_, result) = place.batch(&json!({"command": [""]}));
+    let result = result.expect("a result");
+    assert_eq!(result["sandbox-error"]["kind"], "spec");
+    assert_valid(&schema, &result);
 }

@@ -268,6 +268,20 @@ impl SignalSet {
         self.change(libc::SIG_SETMASK);
     }
 
+    /// Those that were raised and are blocked in the calling thread.
+    pub(super) fn pending() -> Self {
+        let mut raised = Self::of(&[]);
+        // SAFETY: the set is initialised; the call fails for a bad address only.
+        unsafe { libc::sigpending(&raw mut raised.0) };
+        raised
+    }
+
+    /// Whether a signal is one of these.
+    pub(super) fn has(&self, signal: c_int) -> bool {
+        // SAFETY: the set is initialised.
+        unsafe { libc::sigismember(&raw const self.0, signal) == 1 }
+    }
+
     fn change(self, how: c_int) -> Self {
         let mut previous = Self::of(&[]);
         // SAFETY: both sets are initialised; the call fails for an unknown `how` only.

@@ -29,6 +29,19 @@ impl SignalHold {
             _thread: PhantomData,
         }
     }
+
+    /// SIGTERM or SIGHUP, if it was raised and has been kept so far. The others come from a
+    /// terminal, and are for the job to judge.
+    pub fn kept(&self) -> Option<i32> {
+        let raised = SignalSet::pending();
+        let told = [libc::SIGTERM, libc::SIGHUP];
+        told.into_iter().find(|signal| raised.has(*signal))
+    }
+
+    /// Lets none of them in any more: the process has nothing left to do but to end.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
 }
 
 /// Starts the threads that hash in parallel. They keep the stopping signals from themselves, so
