@@ -1,27 +1,31 @@
 //! A job as build tools call it: `wakebox -p spec.json -o result.json`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cas::Store;
 use cas::manifest::Manifest;
 
-use crate::cli::{BatchArguments, Environment};
+use crate::cli::Environment;
 use crate::daemon::Daemons;
 use crate::error::{Error, Result};
 use crate::exit_code;
 use crate::ingest::{self, Coverage, Index, Ingestion, Progress};
+use crate::original::Batch;
 use crate::output::{Collector, Disposal, Hashed};
 use crate::pending::Pending;
 use crate::result::{self, ResultDocument, SandboxFailure, Usage};
 use crate::run::{self, Finished, FinishedView, Job};
 use crate::sandbox::SignalHold;
 use crate::sandbox::plan::Stdin;
+use crate::shell;
 use crate::spec::{Input, Spec};
 
 /// Runs the job of a spec and returns the exit code. A failure that is not the job's goes into the
 /// result, too, so that a caller who reads nothing else does not take it for one.
-pub fn run(arguments: &BatchArguments, environment: &Environment) -> Result<u8> {
+pub fn run(arguments: &Batch, environment: &Environment) -> Result<u8> {
     let result = arguments.output_stats.as_deref();
     let mut result = result.map(Pending::create).transpose()?;
     let outcome = attempt(arguments, environment, &mut result);
@@ -35,16 +39,23 @@ pub fn run(arguments: &BatchArguments, environment: &Environment) -> Result<u8> 
 }
 
 fn attempt(
-    arguments: &BatchArguments,
+    arguments: &Batch,
     environment: &Environment,
     result: &mut Option<Pending>,
 ) -> Result<u8> {
     let spec = read_spec(&arguments.params)?;
+    let spec = override_spec(spec, arguments)?;
     let store = Store::open(&spec.store)?;
     let daemons = Daemons::from_environment(environment)?;
     let disposal = disposal(&spec);
     let cas_dir = spec.store.clone();
-    let job = mean(spec, &store)?;
+    let mut job = mean(spec, &store)?;
+    if arguments.interactive {
+        job.stdin = Stdin::Inherit;
+    }
+    if arguments.force_shell {
+        eprintln!("To execute the original command:\n\teval $WAKEBOX_CMD");
+    }
     let command = job.command[0].clone();
     // From here on a signal to stop ends the job and not us, so that nothing is left behind. Whoever
     // stops a job asks for it more than once, and wants no result of half of it.
@@ -73,6 +84,23 @@ fn attempt(
     }
     hold.keep();
     Ok(code)
+}
+
+/// What the command line says beats what the spec says.
+fn override_spec(mut spec: Spec, arguments: &Batch) -> Result<Spec> {
+    if !arguments.binds.is_empty() {
+        return Err(Error::Usage("--bind is not supported yet".into()));
+    }
+    if arguments.force_shell {
+        let name = b"WAKEBOX_CMD=";
+        let given = |variable: &OsString| variable.as_bytes().starts_with(name);
+        spec.environment.retain(|variable| !given(variable));
+        let mut variable = OsString::from("WAKEBOX_CMD=");
+        variable.push(shell::quote(&spec.command));
+        spec.environment.push(variable);
+        spec.command = vec!["/bin/sh".into()];
+    }
+    Ok(spec)
 }
 
 fn read_spec(path: &Path) -> Result<Spec> {

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::daemon::Daemons;
 use crate::error::Result;
+use crate::original::{self, Asked, Id, Mode};
 use crate::runtime::RuntimeDirectory;
 
 /// Version and build, as `--version` prints them.
@@ -27,32 +28,20 @@ const IDLE_SECONDS: u64 = 60;
 /// A build tool calls `wakebox -p spec.json -o result.json`; at a shell, `wakebox run` does the
 /// same for the files of the current directory.
 #[derive(Debug, Parser)]
-#[command(name = "wakebox", version = VERSION, args_conflicts_with_subcommands = true)]
-#[command(arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "wakebox", version = VERSION, override_usage = USAGE)]
+#[command(after_help = EXIT_CODES, long_about = None)]
 pub struct Cli {
-    #[command(flatten)]
-    batch: Option<BatchArguments>,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Command,
 }
+
+const USAGE: &str = "wakebox -p FILE [-o FILE] [OPTIONS]
+       wakebox [OPTIONS] [--] COMMAND [ARGUMENT]...
+       wakebox SUBCOMMAND ...";
 
 const EXIT_CODES: &str = "Exit codes: the job's own; 124 time limit; 125 the sandbox, the daemon or \
 the store failed; 126 cannot run the command; 127 no such command; 128+n killed by signal n; wrong \
-usage: 1 in a batch call, 2 in a subcommand. With -I, 0 whenever the job ran.";
-
-/// A batch call.
-#[derive(Debug, Args)]
-pub struct BatchArguments {
-    /// The job's spec (JSON5)
-    #[arg(short, long, value_name = "FILE")]
-    pub params: PathBuf,
-    /// Where to write the result (JSON)
-    #[arg(short, long, value_name = "FILE")]
-    pub output_stats: Option<PathBuf>,
-    /// Exit with 0 whenever the job ran, whatever it returned
-    #[arg(short = 'I', long)]
-    pub isolate_retcode: bool,
-}
+usage: 1, in a subcommand 2. With -I, 0 whenever the job ran.";
 
 /// What else there is to do.
 #[derive(Debug, Subcommand)]
@@ -198,35 +187,96 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
 /// What a call asks for.
 #[derive(Debug)]
 pub enum Call {
-    /// A batch job.
-    Batch(BatchArguments),
+    /// A job by its spec.
+    Batch(original::Batch),
+    /// A command, as the original runs one.
+    Interactive(original::Interactive),
     /// A subcommand.
     Command(Command),
+    /// Help.
+    Help,
+    /// The version.
+    Version,
+    /// Nothing.
+    Nothing,
 }
 
-impl Cli {
-    /// Reads the command line. An error is clap's: a message for the user, or the help asked for.
-    pub fn read(
-        arguments: impl Iterator<Item = OsString>,
-    ) -> std::result::Result<Call, clap::Error> {
-        let cli = Self::try_parse_from(arguments)?;
-        match (cli.command, cli.batch) {
-            (Some(command), _) => Ok(Call::Command(command)),
-            (None, Some(batch)) => Ok(Call::Batch(batch)),
-            (None, None) => Err(<Self as clap::CommandFactory>::command().error(
-                clap::error::ErrorKind::MissingSubcommand,
-                "nothing to do: give a spec with -p, or a subcommand",
-            )),
+/// A call that makes no sense, or asks for a subcommand's help.
+#[derive(Debug)]
+pub enum Misuse {
+    /// Of the original's command line: one line for the user.
+    Original(String),
+    /// Of a subcommand, or its help.
+    Subcommand(clap::Error),
+}
+
+impl Call {
+    /// Reads the command line, of which the first word is the program's name. A subcommand in the
+    /// first place is ours; everything else is a call of the original.
+    pub fn read(arguments: &[OsString]) -> std::result::Result<Self, Misuse> {
+        let words = arguments.get(1..).unwrap_or_default();
+        if words.first().is_some_and(|first| is_subcommand(first)) {
+            let matches = command().try_get_matches_from(arguments);
+            let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+            return match cli {
+                Ok(cli) => Ok(Self::Command(cli.command)),
+                Err(error) => Err(Misuse::Subcommand(error)),
+            };
         }
+        match original::parse(words) {
+            Ok(Asked::Batch(batch)) => Ok(Self::Batch(batch)),
+            Ok(Asked::Interactive(interactive)) => Ok(Self::Interactive(interactive)),
+            Ok(Asked::Help) => Ok(Self::Help),
+            Ok(Asked::Version) => Ok(Self::Version),
+            Ok(Asked::Nothing) => Ok(Self::Nothing),
+            Err(line) => Err(Misuse::Original(line)),
+        }
+    }
+
+    /// Whether this is a call as the original knows it.
+    pub fn is_originals(&self) -> bool {
+        !matches!(self, Self::Command(_))
     }
 }
 
-/// Whether a first argument names a subcommand. Decides the exit code for wrong usage.
-pub fn is_subcommand(argument: &std::ffi::OsStr) -> bool {
-    let command = <Cli as clap::CommandFactory>::command();
-    command
-        .get_subcommands()
-        .any(|subcommand| argument == subcommand.get_name())
+/// Everything that can be asked, for help. The original's options
+/// are read by [`original::parse`]; here they are only told of.
+pub fn command() -> clap::Command {
+    let options = original::OPTIONS.iter().map(|option| {
+        let action = match (option.value, option.repeatable) {
+            (None, _) => clap::ArgAction::SetTrue,
+            (Some(_), false) => clap::ArgAction::Set,
+            (Some(_), true) => clap::ArgAction::Append,
+        };
+        let heading = match option.mode {
+            Mode::Batch => "With a spec",
+            Mode::Interactive => "With a command",
+            Mode::Both => "With either",
+        };
+        let argument = clap::Arg::new(option.name())
+            .short(option.short)
+            .long(option.name())
+            .visible_aliases(option.long[1..].iter().copied())
+            .action(action)
+            .help(option.help)
+            .help_heading(heading);
+        match option.value {
+            Some(name) => argument.value_name(name),
+            None => argument,
+        }
+    });
+    let shown = original::OPTIONS
+        .iter()
+        .zip(options)
+        .filter(|(option, _)| !matches!(option.id, Id::Help | Id::Version));
+    Cli::command().args(shown.map(|(_, argument)| argument))
+}
+
+/// Whether a first argument names a subcommand.
+fn is_subcommand(argument: &std::ffi::OsStr) -> bool {
+    let command = Cli::command();
+    let mut subcommands = command.get_subcommands();
+    argument == "help" || subcommands.any(|subcommand| argument == subcommand.get_name())
 }
 
 /// What of the environment matters, read once.
@@ -295,5 +345,57 @@ impl Daemons {
             idle: environment.idle,
             log: environment.log.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> std::result::Result<Call, Misuse> {
+        let words = [&["wakebox"], words].concat();
+        let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+        Call::read(&words)
+    }
+
+    #[test]
+    fn everything_that_can_be_asked_is_well_defined() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_subcommand_in_the_first_place_is_ours_and_nothing_else_is() {
+        let ours: &[&[&str]] = &[
+            &["run", "make"],
+            &["run", "-o", "x", "make"],
+            &["cas", "ls"],
+            &["status"],
+            &["daemon", "--stop"],
+        ];
+        for words in ours {
+            assert!(matches!(read(words), Ok(Call::Command(_))), "{words:?}");
+        }
+        for words in [&["help"][..], &["help", "run"], &["run", "-h"], &["run"]] {
+            let misuse = read(words);
+            assert!(matches!(misuse, Err(Misuse::Subcommand(_))), "{words:?}");
+        }
+        let commands: &[&[&str]] = &[
+            &["make"],
+            &["-x", "make"],
+            &["--", "run"],
+            &["-x", "run", "make"],
+            &["-x", "--", "status"],
+            &["./run"],
+            &["Run"],
+        ];
+        for words in commands {
+            assert!(matches!(read(words), Ok(Call::Interactive(_))), "{words:?}");
+        }
+        assert!(matches!(read(&["-p", "s"]), Ok(Call::Batch(_))));
+        assert!(matches!(read(&["-h", "run"]), Ok(Call::Help)));
+        assert!(matches!(read(&["-V"]), Ok(Call::Version)));
+        assert!(matches!(read(&[]), Ok(Call::Nothing)));
+        let misuse = read(&["--store", "x", "run"]);
+        assert!(matches!(misuse, Err(Misuse::Original(_))));
     }
 }

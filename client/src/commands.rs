@@ -7,7 +7,9 @@ use std::path::Path;
 use cas::{Digest, Store};
 
 use crate::BUILD_ID;
-use crate::cli::{CasArguments, CasCommand, DaemonArguments, Environment, StatusArguments};
+use crate::cli::{
+    CasArguments, CasCommand, DaemonArguments, Environment, StatusArguments, VERSION,
+};
 use crate::daemon::{DaemonError, Daemons, Lease, READY};
 use crate::error::{Error, Result};
 
@@ -45,6 +47,23 @@ fn print(line: std::fmt::Arguments<'_>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// `wakebox --help`.
+pub fn help() -> Result<()> {
+    // Clap knows whether colours are wanted.
+    match crate::cli::command().print_help() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write to", "standard output", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `wakebox --version`.
+pub fn version() -> Result<u8> {
+    print(format_args!("wakebox {VERSION}"))?;
+    Ok(0)
 }
 
 fn put(store: &Store, files: &[impl AsRef<Path>]) -> Result<u8> {

@@ -67,9 +67,9 @@ impl Error {
     }
 
     /// The exit code, which for wrong usage depends on the kind of call.
-    pub fn exit_code(&self, batch: bool) -> u8 {
+    pub fn exit_code(&self, original: bool) -> u8 {
         match self {
-            Self::Usage(_) | Self::Spec { .. } if batch => exit_code::BATCH_USAGE,
+            Self::Usage(_) | Self::Spec { .. } if original => exit_code::ORIGINAL_USAGE,
             Self::Usage(_) | Self::Spec { .. } | Self::Select(_) => exit_code::USAGE,
             Self::NotMade(_) => exit_code::NOT_MADE,
             _ => exit_code::SANDBOX,

@@ -3,7 +3,7 @@
 //! | code | means |
 //! |---|---|
 //! | the job's | the job ran; with `-I` it is 0 instead, and the result tells |
-//! | 1 | batch call: wrong usage or an invalid spec; nothing ran |
+//! | 1 | `-p` or a bare command: wrong usage or an invalid spec; nothing ran. No arguments at all |
 //! | 1 | `run`: the job ended with 0 and did not make an output that was asked for |
 //! | 1 | `cas has`, `cas verify`: a blob is missing or corrupt |
 //! | 2 | subcommand: wrong usage; nothing ran |
@@ -18,8 +18,8 @@
 
 use crate::exec::{Ended, Status};
 
-/// Wrong usage of a batch call, or an invalid spec.
-pub const BATCH_USAGE: u8 = 1;
+/// Wrong usage of the original's command line, or an invalid spec.
+pub const ORIGINAL_USAGE: u8 = 1;
 /// Wrong usage of a subcommand.
 pub const USAGE: u8 = 2;
 /// The job did not make an output that was asked for.

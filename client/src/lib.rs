@@ -1,6 +1,7 @@
 //! The client: turns "run this job" into register, sandbox, execute, collect and publish.
 //!
-//! Read it in this order. [`cli`] is what can be asked. [`batch`] and [`workspace`] are the two
+//! Read it in this order. [`cli`] is what can be asked, and [`original`] that part of it which the
+//! program that we replace has, too. [`batch`] and [`workspace`] are the two
 //! ways to ask for a job: by a document, for build tools, and by a command line, for people. Both
 //! make a [`run::Job`], and [`run::run`] is the story of one, top to bottom: it takes a
 //! [`daemon::Lease`], makes a [`sandbox`], executes in it ([`exec`]) and fetches the report. Then
@@ -18,13 +19,18 @@ pub mod error;
 pub mod exec;
 pub mod exit_code;
 pub mod ingest;
+pub mod interactive;
+pub mod mount_ops;
+pub mod original;
 pub mod output;
 pub mod pending;
 pub mod publish;
 pub mod result;
 pub mod run;
+pub mod runner;
 pub mod runtime;
 pub mod sandbox;
+pub mod shell;
 pub mod spec;
 pub mod workspace;
 

@@ -2,28 +2,31 @@
 
 use std::process::ExitCode;
 
-use client::cli::{Call, Cli, Command, Environment};
-use client::{batch, commands, exit_code, workspace};
+use client::cli::{Call, Command, Environment, Misuse};
+use client::runner::Listener;
+use client::{batch, commands, exit_code, interactive, workspace};
 
 fn main() -> ExitCode {
+    // Before anything is opened: what is open now was left open for us.
+    let listener = Listener::find();
     // A caller's descriptors are nobody's business down the line: neither the job's nor, above
     // all, the daemon's, which would keep a caller's pipe open long after we are gone.
     client::sandbox::close_inherited_on_exec();
     let environment = Environment::read();
     start_logging(&environment);
     let arguments: Vec<_> = std::env::args_os().collect();
-    let batch = !arguments
-        .get(1)
-        .is_some_and(|first| client::cli::is_subcommand(first));
-    let call = match Cli::read(arguments.into_iter()) {
+    let call = match Call::read(&arguments) {
         Ok(call) => call,
-        Err(error) => return explain_usage(&error, batch),
+        Err(misuse) => return explain_misuse(&misuse, &listener),
     };
     match run(&call, &environment) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("wakebox: {error}");
-            ExitCode::from(error.exit_code(batch))
+            if call.is_originals() {
+                listener.tell(&error);
+            }
+            ExitCode::from(error.exit_code(call.is_originals()))
         }
     }
 }
@@ -31,6 +34,10 @@ fn main() -> ExitCode {
 fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
     match call {
         Call::Batch(arguments) => batch::run(arguments, environment),
+        Call::Interactive(arguments) => interactive::run(arguments, environment),
+        Call::Help => commands::help().map(|()| 0),
+        Call::Nothing => commands::help().map(|()| exit_code::ORIGINAL_USAGE),
+        Call::Version => commands::version(),
         Call::Command(Command::Run(arguments)) => workspace::run(arguments, environment),
         Call::Command(Command::Cas(arguments)) => commands::cas(arguments, environment),
         Call::Command(Command::Status(arguments)) => commands::status(arguments, environment),
@@ -38,13 +45,21 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
     }
 }
 
-/// Help and version are answers; anything else is a mistake, whose code depends on the call.
-fn explain_usage(error: &clap::Error, batch: bool) -> ExitCode {
-    let _ = error.print();
-    match (error.use_stderr(), batch) {
-        (false, _) => ExitCode::SUCCESS,
-        (true, true) => ExitCode::from(exit_code::BATCH_USAGE),
-        (true, false) => ExitCode::from(exit_code::USAGE),
+/// Help is an answer; anything else is a mistake, whose code depends on the call.
+fn explain_misuse(misuse: &Misuse, listener: &Listener) -> ExitCode {
+    match misuse {
+        Misuse::Original(line) => {
+            eprintln!("wakebox: {line}");
+            listener.tell(line);
+            ExitCode::from(exit_code::ORIGINAL_USAGE)
+        }
+        Misuse::Subcommand(error) => {
+            let _ = error.print();
+            match error.use_stderr() {
+                true => ExitCode::from(exit_code::USAGE),
+                false => ExitCode::SUCCESS,
+            }
+        }
     }
 }
 

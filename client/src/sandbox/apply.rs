@@ -212,6 +212,14 @@ pub(super) fn close_all_on_exec() -> Result<(), Errno> {
     close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
+/// A descriptor that was open before this process opened any itself.
+pub(crate) fn inherited(descriptor: RawFd) -> Option<BorrowedFd<'static>> {
+    // SAFETY: asking for the flags of a descriptor that is not open is an error, not undefined.
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
+    // SAFETY: it is open, and nobody in this process knows its number to close it.
+    (flags >= 0).then(|| unsafe { BorrowedFd::borrow_raw(descriptor) })
+}
+
 fn close_range(first: u32, last_fd: u32, flags: u32) -> Result<(), Errno> {
     // SAFETY: closing is the caller's business; see `close_all_but`.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last_fd, flags) };
