@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::daemon::Daemons;
 use crate::error::Result;
@@ -54,6 +54,15 @@ pub enum Command {
     Status(StatusArguments),
     /// Serve jobs; started by itself when needed
     Daemon(DaemonArguments),
+    /// Print completions for a shell
+    #[command(hide = true)]
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
 }
 
 /// `wakebox run`.
@@ -184,6 +193,17 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
     }
 }
 
+/// A shell that completions can be had for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
+
 /// What a call asks for.
 #[derive(Debug)]
 pub enum Call {
@@ -239,7 +259,7 @@ impl Call {
     }
 }
 
-/// Everything that can be asked, for help. The original's options
+/// Everything that can be asked, for help, completions and the manual page. The original's options
 /// are read by [`original::parse`]; here they are only told of.
 pub fn command() -> clap::Command {
     let options = original::OPTIONS.iter().map(|option| {
@@ -371,6 +391,8 @@ mod tests {
             &["cas", "ls"],
             &["status"],
             &["daemon", "--stop"],
+            &["man"],
+            &["completions", "zsh"],
         ];
         for words in ours {
             assert!(matches!(read(words), Ok(Call::Command(_))), "{words:?}");

@@ -8,7 +8,7 @@ use cas::{Digest, Store};
 
 use crate::BUILD_ID;
 use crate::cli::{
-    CasArguments, CasCommand, DaemonArguments, Environment, StatusArguments, VERSION,
+    CasArguments, CasCommand, DaemonArguments, Environment, Shell, StatusArguments, VERSION,
 };
 use crate::daemon::{DaemonError, Daemons, Lease, READY};
 use crate::error::{Error, Result};
@@ -64,6 +64,36 @@ pub fn help() -> Result<()> {
 pub fn version() -> Result<u8> {
     print(format_args!("wakebox {VERSION}"))?;
     Ok(0)
+}
+
+/// `wakebox completions`.
+pub fn completions(shell: Shell) -> Result<u8> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut crate::cli::command(), "wakebox", &mut script);
+    write_out(&script)
+}
+
+/// `wakebox man`.
+pub fn manual() -> Result<u8> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(crate::cli::command())
+        .render(&mut page)
+        .map_err(|error| Error::io("make", "the manual page", error))?;
+    write_out(&page)
+}
+
+fn write_out(bytes: &[u8]) -> Result<u8> {
+    match io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write to", "standard output", error))
+        }
+        _ => Ok(0),
+    }
 }
 
 fn put(store: &Store, files: &[impl AsRef<Path>]) -> Result<u8> {

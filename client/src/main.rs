@@ -42,6 +42,8 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
         Call::Command(Command::Cas(arguments)) => commands::cas(arguments, environment),
         Call::Command(Command::Status(arguments)) => commands::status(arguments, environment),
         Call::Command(Command::Daemon(arguments)) => commands::daemon(arguments, environment),
+        Call::Command(Command::Completions { shell }) => commands::completions(*shell),
+        Call::Command(Command::Man) => commands::manual(),
     }
 }
 
