@@ -7,6 +7,7 @@ mod batch;
 mod compile;
 mod differential;
 mod lifecycle;
+mod original;
 mod parallel;
 mod run;
 mod schemas;
@@ -16,6 +17,7 @@ mod staging;
 mod store;
 mod terminal;
 mod view;
+mod wake;
 
 /// A file that is not listed would never be compiled, let alone run.
 #[test]
