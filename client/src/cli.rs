@@ -62,7 +62,7 @@ pub enum Command {
     },
     /// Print the manual page
     #[command(hide = true)]
-    Man,
+    Manual,
 }
 
 /// `wakebox run`.
@@ -391,7 +391,7 @@ mod tests {
             &["cas", "ls"],
             &["status"],
             &["daemon", "--stop"],
-            &["man"],
+            &["manual"],
             &["completions", "zsh"],
         ];
         for words in ours {

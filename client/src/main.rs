@@ -43,7 +43,7 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
         Call::Command(Command::Status(arguments)) => commands::status(arguments, environment),
         Call::Command(Command::Daemon(arguments)) => commands::daemon(arguments, environment),
         Call::Command(Command::Completions { shell }) => commands::completions(*shell),
-        Call::Command(Command::Man) => commands::manual(),
+        Call::Command(Command::Manual) => commands::manual(),
     }
 }
 

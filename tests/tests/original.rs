@@ -246,7 +246,7 @@ fn completions_and_the_manual_tell_of_every_option() {
             assert!(script.contains(name), "{words:?} lacks {name}");
         }
     }
-    let page = place.call(["man"]).expect(0).stdout();
+    let page = place.call(["manual"]).expect(0).stdout();
     for name in ["params", "toolchain", "Exit codes"] {
         assert!(page.contains(name), "{name}");
     }
