@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cas::Store;
 use cas::manifest::Manifest;
@@ -12,7 +12,9 @@ use crate::cli::Environment;
 use crate::daemon::Daemons;
 use crate::error::{Error, Result};
 use crate::exit_code;
+use crate::images;
 use crate::ingest::{self, Coverage, Index, Ingestion, Progress};
+use crate::mount_ops;
 use crate::original::Batch;
 use crate::output::{Collector, Disposal, Hashed};
 use crate::pending::Pending;
@@ -49,7 +51,7 @@ fn attempt(
     let daemons = Daemons::from_environment(environment)?;
     let disposal = disposal(&spec);
     let cas_dir = spec.store.clone();
-    let mut job = mean(spec, &store)?;
+    let mut job = mean(spec, &store, environment)?;
     if arguments.interactive {
         job.stdin = Stdin::Inherit;
     }
@@ -120,35 +122,29 @@ fn disposal(spec: &Spec) -> Disposal {
     }
 }
 
-fn mean(spec: Spec, store: &Store) -> Result<Job> {
+fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
     let here = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
-    let destinations = spec
-        .workspaces
-        .iter()
-        .map(|place| destination(&here, place));
-    let destinations: Vec<PathBuf> = destinations.collect::<Result<_>>()?;
-    let root = destinations.first().unwrap_or(&here);
+    let path = environment.variables.get(std::ffi::OsStr::new("PATH"));
+    let expanded = images::expand(spec.mount_ops, &here, path.map(OsString::as_os_str))?;
+    let mounts = mount_ops::compile(&expanded.ops, &here).map_err(Error::Usage)?;
     let own = (
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
     Ok(Job {
-        directory: root.join(&spec.directory),
+        directory: mounts.run_directory.join(&spec.directory),
         manifest: manifest(spec.visible, &here, store)?,
-        destinations,
+        mounts,
         stdin: Stdin::Open(spec.stdin.unwrap_or_else(|| "/dev/null".into())),
-        command: spec.command,
+        command: expanded.command(spec.command),
+        squashfuse: expanded.squashfuse,
+        namespaces: spec.namespaces,
+        needs_proc: spec.isolate_pids,
+        limits: spec.limits,
         environment: spec.environment,
         user: (spec.user.0.unwrap_or(own.0), spec.user.1.unwrap_or(own.1)),
         limit: spec.limit,
     })
-}
-
-fn destination(here: &Path, place: &Path) -> Result<PathBuf> {
-    let place = here.join(place);
-    place
-        .canonicalize()
-        .map_err(|error| Error::io("mount the workspace at", place, error))
 }
 
 /// Everything that is declared, with named files put into the store first. The order of the spec

@@ -18,6 +18,8 @@ pub mod daemon;
 pub mod error;
 pub mod exec;
 pub mod exit_code;
+pub mod hidden;
+pub mod images;
 pub mod ingest;
 pub mod interactive;
 pub mod mount_ops;

@@ -1,7 +1,7 @@
 //! The story of a job, top to bottom: register, plan, execute, collect.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cas::Store;
@@ -11,17 +11,26 @@ use cas::report::Report;
 use crate::daemon::{Daemons, Lease, serve_packets};
 use crate::error::{Error, Result};
 use crate::exec::{self, Ended, Status};
+use crate::hidden;
+use crate::mount_ops::Compiled;
 use crate::sandbox::Serve;
-use crate::sandbox::plan::{Draft, Ids, Namespaces, Stdin, Step};
+use crate::sandbox::plan::{Draft, Ids, Limit, Namespaces, Stdin, Step};
 
 /// A job as meant: every default filled in, every path checked.
 #[derive(Debug)]
 pub struct Job {
     /// What it sees.
     pub manifest: Manifest,
-    /// Where the view is mounted, absolute. Empty: there is no view, and the job sees the real
-    /// directories.
-    pub destinations: Vec<PathBuf>,
+    /// What is mounted. Without a view among it, the job sees the real directories.
+    pub mounts: Compiled,
+    /// The program that serves images among it.
+    pub squashfuse: Option<PathBuf>,
+    /// Namespaces that not every job gets.
+    pub namespaces: Namespaces,
+    /// Whether a new root has to have a `/proc`.
+    pub needs_proc: bool,
+    /// Resource limits.
+    pub limits: Vec<Limit>,
     /// Where the command starts, absolute.
     pub directory: PathBuf,
     /// Standard input.
@@ -59,10 +68,12 @@ pub struct FinishedView {
 /// Runs a job to its end. Must be called on the process's main thread: the job dies with the
 /// thread that started it.
 pub fn run(job: Job, store: &Store, daemons: &Daemons) -> Result<Finished> {
-    check_place(&job, store.root())?;
-    let plan = plan(&job, store.root(), daemons.runtime.path()).check();
+    // What must not be reached from inside: other jobs' files, and the daemon that serves them.
+    let secrets = [store.root().to_owned(), daemons.runtime.path().to_owned()];
+    check_places(&job, &secrets)?;
+    let plan = plan(&job, &secrets).check();
     let plan = plan.map_err(|error| Error::Usage(error.to_string()))?;
-    if job.destinations.is_empty() {
+    if !plan.mounts_view() {
         let ended = exec::start(&plan, None)?.wait(job.limit, None)?;
         return Ok(Finished { ended, view: None });
     }
@@ -90,41 +101,41 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons) -> Result<Finished> {
 }
 
 /// The view covers the workspace; a store that holds the workspace could not be hidden from it.
-fn check_place(job: &Job, store: &Path) -> Result<()> {
-    let store = store.canonicalize().unwrap_or_else(|_| store.into());
-    match job
-        .destinations
-        .iter()
-        .find(|place| place.starts_with(&store))
-    {
-        Some(place) => Err(Error::Usage(format!(
+/// Nor could one of which a part is bound.
+fn check_places(job: &Job, secrets: &[PathBuf; 2]) -> Result<()> {
+    let store = hidden::real(&secrets[0]);
+    let places = job.mounts.views().map(hidden::real);
+    // In a new root they are other places.
+    let mut places = places.filter(|_| !job.mounts.new_root);
+    if let Some(place) = places.find(|place| place.starts_with(&store)) {
+        return Err(Error::Usage(format!(
             "the workspace {} lies inside the store {}; move one of them",
             place.display(),
             store.display()
+        )));
+    }
+    match hidden::revealing(&job.mounts.steps, secrets) {
+        Some(source) => Err(Error::Usage(format!(
+            "cannot mount {}: it lies inside the store or the daemon's directory",
+            source.display()
         ))),
         None => Ok(()),
     }
 }
 
-fn plan(job: &Job, store: &Path, runtime: &Path) -> Draft {
+fn plan(job: &Job, secrets: &[PathBuf]) -> Draft {
     let outside = (
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
-    let mut steps = vec![Step::FreshProc];
-    if !job.destinations.is_empty() {
-        let destinations = job.destinations.clone();
-        steps.push(Step::MountView {
-            destinations,
-            default_permissions: false,
-            allow_other: false,
-        });
+    let mut steps = vec![Step::FreshProc { required: false }];
+    steps.extend(job.mounts.steps.iter().cloned());
+    if job.mounts.new_root {
+        let required = job.needs_proc;
+        steps.push(Step::FreshProc { required });
     }
-    // What must not be reached from inside: other jobs' files, and the daemon that serves them.
-    for hidden in [store, runtime] {
-        let path = hidden.canonicalize().unwrap_or_else(|_| hidden.into());
-        steps.push(Step::Hide { path });
-    }
+    let hidden = hidden::aliases(&job.mounts.steps, secrets).into_iter();
+    steps.extend(hidden.map(|path| Step::Hide { path }));
     Draft {
         ids: Ids {
             inside_uid: job.user.0,
@@ -132,8 +143,10 @@ fn plan(job: &Job, store: &Path, runtime: &Path) -> Draft {
             outside_uid: outside.0,
             outside_gid: outside.1,
         },
-        namespaces: Namespaces::default(),
+        namespaces: job.namespaces.clone(),
         steps,
+        squashfuse: job.squashfuse.clone(),
+        limits: job.limits.clone(),
         cwd: job.directory.clone(),
         stdin: job.stdin.clone(),
         argv: job.command.clone(),

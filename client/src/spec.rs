@@ -1,15 +1,19 @@
 //! The spec of a batch job: as typed (JSON5), and as meant.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cas::manifest::{Declared, DeclaredKind};
 use cas::{Digest, RelPath, text};
 use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+
+use crate::mount_ops::{self, MountOp, TypedOp};
+use crate::sandbox::plan::{Limit, Limited, Namespaces};
 
 /// Where blobs are if the spec does not say.
 const DEFAULT_STORE: &str = ".build/cas";
@@ -33,8 +37,14 @@ pub struct Spec {
     pub limit: Option<Duration>,
     /// The user and group that the job sees itself as, where given.
     pub user: (Option<u32>, Option<u32>),
-    /// Where views of the workspace are mounted.
-    pub workspaces: Vec<PathBuf>,
+    /// What is mounted, in order.
+    pub mount_ops: Vec<MountOp>,
+    /// Names and network of the job's own.
+    pub namespaces: Namespaces,
+    /// Whether the job asks for a `/proc` of its own, which a new root then has to have.
+    pub isolate_pids: bool,
+    /// Resource limits.
+    pub limits: Vec<Limit>,
     /// Whether staged files stay for the caller.
     pub keep_staging: bool,
     /// Whether staged files are put into the store.
@@ -67,7 +77,8 @@ struct Document {
     domainname: String,
     user_id: Option<Id>,
     group_id: Option<Id>,
-    mount_ops: Vec<MountOp>,
+    mount_ops: Vec<TypedOp>,
+    limits: BTreeMap<String, TypedLimit>,
     staging: StagingChoice,
     adopt: bool,
 }
@@ -89,6 +100,7 @@ impl Default for Document {
             user_id: None,
             group_id: None,
             mount_ops: Vec::new(),
+            limits: BTreeMap::new(),
             staging: StagingChoice::Keep,
             adopt: true,
         }
@@ -102,12 +114,28 @@ enum StagingChoice {
     Discard,
 }
 
-#[derive(Debug, Deserialize)]
-struct MountOp {
-    r#type: String,
-    source: Option<String>,
-    #[serde(default)]
-    destination: String,
+/// One number for both, or a pair.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a number, \"unlimited\", or a pair of them: soft and hard"
+)]
+enum TypedLimit {
+    Both(Amount),
+    Each(Amount, Amount),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum Amount {
+    Number(u64),
+    Word(Unlimited),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Unlimited {
+    Unlimited,
 }
 
 /// A numeric id; some callers write it as a string.
@@ -259,7 +287,9 @@ impl<'de> Visitor<'de> for FirstWinsVisitor {
 
 impl Document {
     fn mean(self) -> Result<Spec, String> {
-        self.refuse_what_is_not_supported()?;
+        if self.staging == StagingChoice::Discard && !self.adopt {
+            return Err("adopt: with staging 'discard' the outputs would be lost".into());
+        }
         if self.command.first().is_none_or(String::is_empty) {
             return Err("command: no command was provided".into());
         }
@@ -286,27 +316,17 @@ impl Document {
                 number("user-id", self.user_id)?,
                 number("group-id", self.group_id)?,
             ),
-            workspaces: workspaces(&self.mount_ops)?,
+            mount_ops: mount_ops::read(&self.mount_ops)?,
+            namespaces: Namespaces {
+                host_name: name(&self.hostname),
+                domain_name: name(&self.domainname),
+                network: self.isolate_network,
+            },
+            isolate_pids: self.isolate_pids,
+            limits: limits(&self.limits)?,
             keep_staging: self.staging == StagingChoice::Keep,
             adopt: self.adopt,
         })
-    }
-
-    /// A key that asks for something must never be passed over in silence.
-    fn refuse_what_is_not_supported(&self) -> Result<(), String> {
-        let asked = [
-            ("isolate-network", self.isolate_network),
-            ("hostname", !self.hostname.is_empty()),
-            ("domainname", !self.domainname.is_empty()),
-        ];
-        // isolate-pids needs no question: a PID namespace with its own /proc is always made.
-        match asked.iter().find(|(_, asked)| *asked) {
-            Some((key, _)) => Err(format!("{key}: not supported yet")),
-            None if self.staging == StagingChoice::Discard && !self.adopt => {
-                Err("adopt: with staging 'discard' the outputs would be lost".into())
-            }
-            None => Ok(()),
-        }
     }
 }
 
@@ -329,31 +349,37 @@ fn number(key: &str, id: Option<Id>) -> Result<Option<u32>, String> {
     }
 }
 
-fn workspaces(ops: &[MountOp]) -> Result<Vec<PathBuf>, String> {
-    let mut destinations = Vec::new();
-    for (i, op) in ops.iter().enumerate() {
-        match op.r#type.as_str() {
-            "workspace" if op.source.is_some() => {
-                return Err(format!("mount-ops[{i}].source: a workspace has none"));
-            }
-            "workspace" if op.destination.is_empty() => {
-                return Err(format!("mount-ops[{i}].destination: is missing"));
-            }
-            "workspace" => destinations.push(Path::new(&os_string(&op.destination)).into()),
-            "bind" | "tmpfs" | "create-dir" | "create-file" | "squashfs" => {
-                return Err(format!(
-                    "mount-ops[{i}].type: '{}' is not supported yet",
-                    op.r#type
-                ));
-            }
-            unknown => {
-                return Err(format!(
-                    "mount-ops[{i}].type: unknown mount type: '{unknown}'"
-                ));
-            }
-        }
+fn name(text: &str) -> Option<OsString> {
+    (!text.is_empty()).then(|| os_string(text))
+}
+
+fn limits(typed: &BTreeMap<String, TypedLimit>) -> Result<Vec<Limit>, String> {
+    let limits = typed.iter();
+    limits
+        .map(|(key, typed)| {
+            limit(key, *typed).map_err(|problem| format!("limits.{key}: {problem}"))
+        })
+        .collect()
+}
+
+fn limit(key: &str, typed: TypedLimit) -> Result<Limit, String> {
+    let what = Limited::ALL.into_iter().find(|what| what.name() == key);
+    let what = what.ok_or_else(|| {
+        let names = Limited::ALL.map(Limited::name).join(", ");
+        format!("is no limit; these are: {names}")
+    })?;
+    let amount = |amount| match amount {
+        Amount::Number(number) => Some(number),
+        Amount::Word(Unlimited::Unlimited) => None,
+    };
+    let (soft, hard) = match typed {
+        TypedLimit::Both(both) => (amount(both), amount(both)),
+        TypedLimit::Each(soft, hard) => (amount(soft), amount(hard)),
+    };
+    if hard.is_some_and(|hard| soft.is_none_or(|soft| soft > hard)) {
+        return Err("the soft limit is above the hard one".into());
     }
-    Ok(destinations)
+    Ok(Limit { what, soft, hard })
 }
 
 impl Visible {
@@ -415,132 +441,5 @@ fn os_string(text: &str) -> OsString {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HASH: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
-
-    fn refusal(text: &str) -> String {
-        Spec::parse(text).expect_err(text)
-    }
-
-    #[test]
-    fn json5_and_the_first_of_equal_keys_count() {
-        let spec =
-            Spec::parse("{ // note\n command: ['a', 'b',], command: ['c'], unknown: {x: 1}, }");
-        assert_eq!(spec.unwrap().command, ["a", "b"]);
-    }
-
-    #[test]
-    fn all_three_forms_of_an_input_are_understood() {
-        let spec = Spec::parse(&format!(
-            r#"{{"command":["x"],"visible":["./a//b",
-                {{"path":"p","hash":"{HASH}"}},
-                {{"path":"q","type":"symlink","hash":"{HASH}","mode":511,"mtime":-1}},
-                {{"path":"d","type":"directory","mode":33261,"mtime":5}}]}}"#
-        ))
-        .unwrap();
-        let digest: Digest = HASH.parse().unwrap();
-        let declared = |path: &str, mode, mtime, kind| {
-            let path = RelPath::parse(path.as_bytes()).unwrap();
-            Input::Declared(Declared {
-                path,
-                mode,
-                mtime,
-                kind,
-            })
-        };
-        assert_eq!(
-            spec.visible,
-            [
-                Input::Named(RelPath::parse(b"a/b").unwrap()),
-                declared("p", 0o444, 0, DeclaredKind::File(digest)),
-                declared("q", 0o777, -1, DeclaredKind::Symlink(digest)),
-                declared("d", 0o755, 5, DeclaredKind::Directory),
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_place() {
-        let cases = [
-            (
-                r#"{"command":[]}"#.into(),
-                "command: no command was provided",
-            ),
-            (
-                r#"{"command":[""]}"#.into(),
-                "command: no command was provided",
-            ),
-            (
-                r#"{"command":["x"],"command-timeout":0}"#.into(),
-                "command-timeout: must be an integer",
-            ),
-            (
-                r#"{"command":["x"],"command-timeout":"5"}"#.into(),
-                "command-timeout: must be an integer",
-            ),
-            (
-                r#"{"command":["x"],"visible":["a/../b"]}"#.into(),
-                "visible[0]: path \"a/../b\" contains '..'",
-            ),
-            (
-                r#"{"command":["x"],"visible":["ok","/etc"]}"#.into(),
-                "visible[1]: path \"/etc\" is absolute",
-            ),
-            (
-                r#"{"command":["x"],"visible":["a\u0000"]}"#.into(),
-                "contains a NUL byte",
-            ),
-            (
-                r#"{"command":["x"],"visible":[""]}"#.into(),
-                "names no entry",
-            ),
-            (
-                r#"{"command":["x"],"visible":[7]}"#.into(),
-                "visible[0]: invalid type: integer `7`, expected a path",
-            ),
-            (
-                format!(
-                    r#"{{"command":["x"],"visible":[{{"path":"a","hash":"{HASH}","mode":4}}]}}"#
-                ),
-                "'a': type: is missing",
-            ),
-            (
-                r#"{"command":["x"],"visible":[{"path":"a","hash":"12"}]}"#.into(),
-                "'a': hash: \"12\" is not a BLAKE3 hash",
-            ),
-            (
-                format!(
-                    r#"{{"command":["x"],"visible":[{{"path":"a","type":"fifo","hash":"{HASH}","mode":4,"mtime":0}}]}}"#
-                ),
-                "unknown type \"fifo\"",
-            ),
-            (
-                r#"{"command":["x"],"mount-ops":[{"type":"nfs"}]}"#.into(),
-                "mount-ops[0].type: unknown mount type: 'nfs'",
-            ),
-            (
-                r#"{"command":["x"],"mount-ops":[{"type":"tmpfs","destination":"/t"}]}"#.into(),
-                "not supported yet",
-            ),
-            (
-                r#"{"command":["x"],"isolate-network":true}"#.into(),
-                "isolate-network: not supported yet",
-            ),
-            (r#"{"command":"x"}"#.into(), "command: invalid type: string"),
-            (
-                r#"{"command":["x"],"user-id":"me"}"#.into(),
-                "user-id: \"me\" is not a number",
-            ),
-        ];
-        for (text, expected) in cases {
-            let message = refusal(&text);
-            assert!(
-                message.contains(expected),
-                "{text}\n  {message}\n  {expected}"
-            );
-        }
-        assert!(!refusal("{").is_empty());
-    }
-}
+#[path = "spec_tests.rs"]
+mod tests;

@@ -17,12 +17,16 @@ use crate::error::{Error, Result};
 use crate::exec::Ended;
 use crate::exit_code;
 use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress};
+use crate::mount_ops::{MountOp, compile};
 use crate::output::{Collector, Disposal, Hashed, HashedEntry};
 use crate::pending::Pending;
 use crate::publish::{Publish, PublishKind, Published, publish};
 use crate::result::{self, ResultDocument, Usage};
 use crate::run::{self, FinishedView, Job};
-use crate::sandbox::{self, plan::Stdin};
+use crate::sandbox::{
+    self,
+    plan::{Namespaces, Stdin},
+};
 
 /// What of the caller's environment every job gets.
 const PASSED: [&str; 5] = ["PATH", "HOME", "LANG", "TERM", "TZ"];
@@ -223,9 +227,16 @@ fn job(
     workspace: &Path,
     ingested: Ingested,
 ) -> Result<Job> {
+    let view = MountOp::Workspace {
+        destination: workspace.into(),
+    };
     Ok(Job {
         manifest: ingested.manifest,
-        destinations: vec![workspace.into()],
+        mounts: compile(&[view], workspace).map_err(Error::Usage)?,
+        squashfuse: None,
+        namespaces: Namespaces::default(),
+        needs_proc: false,
+        limits: Vec::new(),
         directory: workspace.into(),
         stdin: Stdin::Inherit,
         command: arguments.command.clone(),

@@ -13,7 +13,13 @@ mod clients;
 mod harness;
 #[path = "sandbox/isolation.rs"]
 mod isolation;
+#[path = "sandbox/mounts.rs"]
+mod mounts;
+#[path = "sandbox/namespaces.rs"]
+mod namespaces;
 #[path = "sandbox/outcomes.rs"]
 mod outcomes;
+#[path = "sandbox/squash.rs"]
+mod squash;
 #[path = "sandbox/views.rs"]
 mod views;

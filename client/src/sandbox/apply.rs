@@ -17,8 +17,13 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
+use super::usage::{Ended, Usage};
+
 /// Number of the kernel's signals, real-time ones included (`_NSIG`).
 const KERNEL_SIGNALS: c_int = 64;
+/// `SIOCSIFFLAGS`, typed as ioctl(2) wants it, and the flag that raises a network device.
+const SET_FLAGS: libc::Ioctl = 0x8914;
+const IFF_UP: i16 = 1;
 
 /// A namespace that a process can be cloned into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,36 +45,6 @@ impl Namespace {
             Self::Network => libc::CLONE_NEWNET,
         }
     }
-}
-
-/// Processor time and memory of a process and the children it waited for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
-    /// User and system time, in microseconds.
-    pub(crate) cpu_micros: u64,
-    /// The largest resident set of any one process, in bytes.
-    pub(crate) max_rss_bytes: u64,
-}
-
-impl Usage {
-    /// Of both together.
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            cpu_micros: self.cpu_micros.saturating_add(other.cpu_micros),
-            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
-        }
-    }
-}
-
-/// The end of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// Whose, as seen by who waited.
-    pub(crate) pid: c_int,
-    /// As of wait(2).
-    pub(crate) status: c_int,
-    /// What it took.
-    pub(crate) usage: Usage,
 }
 
 /// A null-terminated array of C strings, as execve(2) takes it.
@@ -232,6 +207,45 @@ pub(super) fn unshare_user_and_mounts() -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }
 }
 
+/// Makes a mount and all mounts below it read-only. Unlike a remount it leaves their other
+/// flags alone, so it does not fail over those that the kernel has locked.
+pub(super) fn make_read_only(tree: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let (fd, path, size) = (tree.as_raw_fd(), c"", size_of::<libc::mount_attr>());
+    let path = path.as_ptr();
+    // SAFETY: the path is null-terminated, the structure as long as it says.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            path,
+            flags,
+            &raw const attributes,
+            size,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(last()) }
+}
+
+/// Raises the loopback device of this process's network namespace.
+pub(super) fn raise_loopback(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: all-zero is a valid structure of this kind.
+    let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *slot = byte.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = IFF_UP;
+    // SAFETY: the request is the one that this call reads, with a null-terminated name.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SET_FLAGS, &raw const request) };
+    if done == 0 { Ok(()) } else { Err(last()) }
+}
+
 /// A set of signals.
 #[derive(Clone, Copy)]
 pub(super) struct SignalSet(libc::sigset_t);
@@ -379,20 +393,6 @@ fn wait_for(which: c_int, options: c_int) -> Result<Ended, Errno> {
         return Err(last());
     }
     // SAFETY: all-zero is a valid rusage, and if there was a child the call has filled it in.
-    let usage = usage_of(unsafe { usage.assume_init_ref() });
+    let usage = Usage::of(unsafe { usage.assume_init_ref() });
     Ok(Ended { pid, status, usage })
-}
-
-fn usage_of(usage: &libc::rusage) -> Usage {
-    let kib = u64::try_from(usage.ru_maxrss).unwrap_or(0);
-    Usage {
-        cpu_micros: micros(usage.ru_utime).saturating_add(micros(usage.ru_stime)),
-        max_rss_bytes: kib.saturating_mul(1024),
-    }
-}
-
-fn micros(time: libc::timeval) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let rest = u64::try_from(time.tv_usec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000).saturating_add(rest)
 }

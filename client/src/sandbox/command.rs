@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FileType, Mode, OFlags, open, stat};
 use rustix::io::Errno;
-use rustix::process::chdir;
+use rustix::process::{chdir, setrlimit};
 use rustix::stdio::dup2_stdin;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
@@ -33,8 +33,8 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP);
 
 /// Exit codes of a shell for a command it did not find, or could not run.
-const NOT_FOUND: i32 = 127;
-const CANNOT_RUN: i32 = 126;
+pub(super) const NOT_FOUND: i32 = 127;
+pub(super) const CANNOT_RUN: i32 = 126;
 
 /// Becomes the command, or tells through `report` why not and returns the exit
 /// code.
@@ -65,11 +65,22 @@ fn make_ready(command: &Command) -> Result<(), Failure> {
     if let Some(path) = &command.stdin {
         open_stdin(path).at(Stage::OpenStdin)?;
     }
-    close_all_on_exec().at(Stage::MarkDescriptors)
+    close_all_on_exec().at(Stage::MarkDescriptors)?;
+    set_limits(command)
+}
+
+/// Last, so that no limit stands in the way of getting here.
+fn set_limits(command: &Command) -> Result<(), Failure> {
+    for (item, limit) in command.limits.iter().enumerate() {
+        let set = setrlimit(limit.what.resource(), limit.to_kernel());
+        set.at(Stage::SetLimit)
+            .map_err(|failure| Failure { item, ..failure })?;
+    }
+    Ok(())
 }
 
 /// The bounding set first: changing it takes a capability that may be dropped after.
-fn drop_capabilities() -> Result<(), Errno> {
+pub(super) fn drop_capabilities() -> Result<(), Errno> {
     clear_ambient_capability_set()?;
     drop_bounding_set()?;
     let inheritable = CapabilitySet::empty();

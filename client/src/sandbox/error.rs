@@ -37,6 +37,9 @@ pub enum SandboxError {
         /// The daemon's words.
         reason: String,
     },
+    /// An image is not served (any more). All processes of the job are dead.
+    #[error("{0}")]
+    Image(String),
     /// The daemon hung up while the job needed it. All processes of the job are dead.
     #[error("the daemon is gone; the job was killed")]
     DaemonGone,
@@ -58,6 +61,7 @@ impl SandboxError {
             Stage::Refused => Self::Refused {
                 reason: words.to_text(),
             },
+            Stage::ImageNotServed => Self::Image(image(failure, plan)),
             _ => Self::SetUp {
                 what: what(failure, plan),
                 source: io::Error::from_raw_os_error(failure.errno),
@@ -70,12 +74,71 @@ fn what(failure: Failure, plan: &Draft) -> String {
     let path = path_of(failure, plan).display().to_string();
     match failure.stage {
         Stage::OpenFuse => open_fuse(failure.errno),
-        Stage::Attach => format!("cannot mount the view at {path}"),
+        Stage::MountPoint | Stage::Attach => attach(failure, plan, &path),
+        Stage::BindSource | Stage::ReadOnly => bind(failure, plan),
+        Stage::FreshProc if failure.errno == libc::ENOENT => {
+            "isolate-pids needs a directory /proc in the new root".into()
+        }
+        Stage::CreateDir => format!("cannot create directory {path}"),
+        Stage::CreateFile => format!("cannot create file {path}"),
+        Stage::SetLimit => set_limit(failure, plan),
         Stage::Hide => format!("cannot hide {path}"),
         Stage::ChangeDirectory => format!("cannot change to directory {path}"),
         Stage::OpenStdin => format!("cannot open {path} as standard input"),
         stage => fixed(stage).to_owned(),
     }
+}
+
+fn attach(failure: Failure, plan: &Draft, place: &str) -> String {
+    let missing = match (failure.stage, failure.errno) {
+        (Stage::MountPoint, libc::ENOENT) => " (create-dir or create-file makes one)",
+        (Stage::Attach, libc::ENOTDIR) => " (one is a directory, the other is not)",
+        _ => "",
+    };
+    match plan.steps.get(failure.step) {
+        Some(Step::Bind { source, .. } | Step::Squashfs { source, .. }) => {
+            format!("cannot mount {} at {place}{missing}", source.display())
+        }
+        Some(Step::Tmpfs { .. }) => format!("cannot mount a tmpfs at {place}{missing}"),
+        _ => format!("cannot mount the view at {place}"),
+    }
+}
+
+fn source_of(failure: Failure, plan: &Draft) -> String {
+    let source = plan.steps.get(failure.step).and_then(Step::source);
+    source.unwrap_or(Path::new("/")).display().to_string()
+}
+
+fn bind(failure: Failure, plan: &Draft) -> String {
+    let source = source_of(failure, plan);
+    match failure.stage {
+        Stage::ReadOnly => format!("cannot make the mount of {source} read-only"),
+        _ => format!("cannot mount {source}"),
+    }
+}
+
+fn image(failure: Failure, plan: &Draft) -> String {
+    let program = plan
+        .squashfuse
+        .as_deref()
+        .unwrap_or(Path::new("squashfuse"));
+    let (source, program) = (source_of(failure, plan), program.display());
+    match failure.errno {
+        0 => format!("{program} stopped serving {source}; the job was killed"),
+        code => format!(
+            "{program} does not serve {source} (exit code {code}); is it a squashfs image, and squashfuse built with libfuse 3?"
+        ),
+    }
+}
+
+fn set_limit(failure: Failure, plan: &Draft) -> String {
+    let limit = plan.limits.get(failure.item);
+    let limit = limit.map_or_else(String::new, |limit| limit.describe());
+    let reason = match failure.errno {
+        libc::EPERM => ", more than the client's own hard limit",
+        _ => "",
+    };
+    format!("cannot set the limit {limit}{reason}")
 }
 
 fn open_fuse(errno: i32) -> String {
@@ -94,11 +157,9 @@ fn path_of(failure: Failure, plan: &Draft) -> PathBuf {
     let found = match (failure.stage, plan.steps.get(failure.step)) {
         (Stage::ChangeDirectory, _) => Some(plan.cwd.as_path()),
         (Stage::OpenStdin, _) => stdin_path(&plan.stdin),
-        (_, Some(Step::MountView { destinations, .. })) => {
-            destinations.get(failure.item).map(PathBuf::as_path)
-        }
-        (_, Some(Step::Hide { path })) => Some(path.as_path()),
-        (_, Some(Step::FreshProc) | None) => None,
+        (_, step) => step
+            .and_then(|step| step.places().get(failure.item))
+            .map(PathBuf::as_path),
     };
     found.unwrap_or(Path::new("/")).to_owned()
 }
@@ -129,6 +190,16 @@ fn fixed(stage: Stage) -> &'static str {
         Stage::DaemonGone => "the daemon is gone",
         Stage::Refused => "the daemon refuses",
         Stage::Attach => "cannot mount the view",
+        Stage::MountPoint => "cannot find the mount point",
+        Stage::BindSource => "cannot mount the source",
+        Stage::ReadOnly => "cannot make a mount read-only",
+        Stage::MakeTmpfs => "cannot make a tmpfs",
+        Stage::CreateDir => "cannot create a directory",
+        Stage::CreateFile => "cannot create a file",
+        Stage::ImageNotServed => "the image is not served",
+        Stage::Loopback => "cannot raise the loopback device",
+        Stage::EnterRoot => "cannot make the new root the only one",
+        Stage::SetLimit => "cannot set a limit",
         Stage::FreshProc => "cannot mount /proc",
         Stage::Hide => "cannot hide a directory",
         Stage::Lock => "cannot lock the mounts in a second user namespace",
@@ -166,6 +237,8 @@ mod tests {
                     allow_other: false,
                 },
             ],
+            squashfuse: None,
+            limits: vec![],
             cwd: "/w".into(),
             stdin: Stdin::Open("in".into()),
             argv: vec!["true".into()],

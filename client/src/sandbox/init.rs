@@ -4,24 +4,29 @@
 //! kills whatever is left in the namespace and lets its parent, the client, see its end only
 //! when all of them are gone (`zap_pid_ns_processes`).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::{Errno, read, write};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{
     DumpableBehavior, Pid, Signal, chdir, set_dumpable_behavior, set_parent_process_death_signal,
 };
+use rustix::stdio::stderr;
+use rustix::system::{setdomainname, sethostname};
 
 use super::apply::{
-    Ended, SignalSet, Usage, close_all_but, close_standard, fork, kill_all_others, open_signals,
+    SignalSet, close_all_but, close_standard, fork, kill_all_others, open_signals, raise_loopback,
     reap, reap_ended, unshare_user_and_mounts,
 };
+use super::mounts::Root;
 use super::prepare::{Action, IdMaps, Prepared};
 use super::report::{At, Failure, Report, Stage, Words, send};
-use super::{command, view};
+use super::usage::{Ended, Usage};
+use super::{command, mounts, squashfs, view};
 
 /// The child's ends of what connects it to the client.
 #[derive(Debug)]
@@ -67,9 +72,8 @@ fn set_up(prepared: &Prepared<'_>, ends: &Ends, refusal: &mut Words) -> Result<(
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .at(Stage::PrivateMounts)?;
-    for (index, action) in prepared.actions.iter().enumerate() {
-        carry_out(action, refusal).map_err(|failure| failure.in_step(index))?;
-    }
+    isolate(prepared)?;
+    mount_all(prepared, refusal)?;
     lock(own.as_fd(), prepared)?;
     protect(ends)
 }
@@ -112,30 +116,68 @@ fn write_to(own: BorrowedFd<'_>, name: &CStr, text: &[u8]) -> Result<(), Errno> 
     write(&file, text).map(drop)
 }
 
-fn carry_out(action: &Action<'_>, refusal: &mut Words) -> Result<(), Failure> {
+/// Names, which a job can do without, and the loopback device, which it cannot.
+fn isolate(prepared: &Prepared<'_>) -> Result<(), Failure> {
+    let name = |name: &Option<CString>, set: fn(&[u8]) -> Result<(), Errno>| match name {
+        Some(name) => set(name.to_bytes()),
+        None => Ok(()),
+    };
+    if name(&prepared.host_name, sethostname).is_err() {
+        tell(b"wakebox: cannot set the host name\n");
+    }
+    if name(&prepared.domain_name, setdomainname).is_err() {
+        tell(b"wakebox: cannot set the domain name\n");
+    }
+    if prepared.network {
+        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None);
+        let raised = socket.and_then(|socket| raise_loopback(socket.as_fd()));
+        raised.at(Stage::Loopback)?;
+    }
+    Ok(())
+}
+
+fn tell(line: &[u8]) {
+    let _unheard = write(stderr(), line);
+}
+
+fn mount_all(prepared: &Prepared<'_>, refusal: &mut Words) -> Result<(), Failure> {
+    let (mut root, mut view) = (Root::default(), None);
+    for (index, action) in prepared.actions.iter().enumerate() {
+        carry_out(action, &mut root, &mut view, refusal)
+            .map_err(|failure| failure.in_step(index))?;
+    }
+    root.enter().at(Stage::EnterRoot)
+}
+
+fn carry_out(
+    action: &Action<'_>,
+    root: &mut Root,
+    view: &mut Option<OwnedFd>,
+    refusal: &mut Words,
+) -> Result<(), Failure> {
     match action {
-        Action::MountView(planned) => view::mount(planned, refusal),
-        Action::FreshProc => mount_proc().at(Stage::FreshProc),
-        Action::Hide(path) => hide(path).at(Stage::Hide),
+        Action::MountView(planned) => *view = Some(view::mount(planned, root, refusal)?),
+        Action::AttachView(target) => {
+            if let Some(mount) = view {
+                view::attach_again(mount, target, root)?;
+            }
+        }
+        Action::Bind {
+            source,
+            target,
+            read_only,
+        } => root.attach(&mounts::copy(source, *read_only)?, target)?,
+        Action::Tmpfs(target) => {
+            let mount = mounts::tmpfs(target.is_root).at(Stage::MakeTmpfs)?;
+            root.attach(&mount, target)?;
+        }
+        Action::CreateDir(path) => root.create_directories(path).at(Stage::CreateDir)?,
+        Action::CreateFile(entry) => root.create_file(entry).at(Stage::CreateFile)?,
+        Action::Squashfs(image) => root.attach(&squashfs::mount(image)?, &image.target)?,
+        Action::FreshProc { required } => root.mount_proc(*required).at(Stage::FreshProc)?,
+        Action::Hide(path) => root.hide(path).at(Stage::Hide)?,
     }
-}
-
-/// The kernel refuses a new proc where the old one is partly covered, as in containers
-/// (`mount_too_revealing`); a job then sees the old one, as it does in the original.
-fn mount_proc() -> Result<(), Errno> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    match mount(c"proc", c"/proc", c"proc", flags, None) {
-        Err(Errno::PERM | Errno::BUSY | Errno::NOENT) => Ok(()),
-        other => other,
-    }
-}
-
-fn hide(path: &CStr) -> Result<(), Errno> {
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    match mount(c"wakebox", path, c"tmpfs", flags, c"mode=0555") {
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-        other => other,
-    }
+    Ok(())
 }
 
 /// A second pair of namespaces. Mounts that are copied into a namespace of less privilege
@@ -163,7 +205,7 @@ fn run_command(prepared: &Prepared<'_>, ends: &Ends) -> Result<(), Failure> {
     close_standard().at(Stage::MarkDescriptors)?;
     loop {
         let asked_to_stop = sleep(&children, &ends.alive).at(Stage::WatchChildren)?;
-        if let Some(ended) = reap_until(main).at(Stage::WatchChildren)? {
+        if let Some(ended) = reap_until(main, prepared)? {
             send(&ends.report, &Report::Ended(ended));
             return Ok(());
         }
@@ -190,10 +232,22 @@ fn sleep(children: &OwnedFd, alive: &OwnedFd) -> Result<bool, Errno> {
 }
 
 /// Reaps whoever has ended; stops at the main process.
-fn reap_until(main: Pid) -> Result<Option<Ended>, Errno> {
-    while let Some(ended) = reap_ended()? {
+///
+/// # Errors
+/// Also the end of a process that serves an image: what the job does without proves nothing.
+fn reap_until(main: Pid, prepared: &Prepared<'_>) -> Result<Option<Ended>, Failure> {
+    while let Some(ended) = reap_ended().at(Stage::WatchChildren)? {
         if ended.pid == main.as_raw_pid() {
             return Ok(Some(ended));
+        }
+        let served = |action: &Action<'_>| match action {
+            Action::Squashfs(image) => {
+                image.served_by.get().map(Pid::as_raw_pid) == Some(ended.pid)
+            }
+            _ => false,
+        };
+        if let Some(step) = prepared.actions.iter().position(served) {
+            return Err(Failure::without_errno(Stage::ImageNotServed).in_step(step));
         }
     }
     Ok(None)

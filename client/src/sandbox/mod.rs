@@ -7,7 +7,8 @@
 //! * [`plan`] says everything that is to be done, as a pure value that has been checked.
 //! * `prepare` turns it into C strings and arrays, while allocating is still allowed.
 //! * `init` (process 1 of the job's pid namespace) carries the steps out, `view` the one
-//!   that mounts the workspace, `command` becomes the job's main process.
+//!   that mounts the workspace, `mounts` the other mounts, `squashfs` those of images;
+//!   `command` becomes the job's main process.
 //! * `report` is what both tell the client, through one pipe.
 //! * `apply` holds the system calls that Rust cannot check: the only `unsafe` here.
 //!
@@ -21,23 +22,26 @@ mod apply;
 mod command;
 mod error;
 mod init;
+pub mod limits;
+mod mounts;
 pub mod plan;
 mod prepare;
 mod report;
 mod signals;
+mod squashfs;
+mod usage;
 mod view;
 
 pub use error::SandboxError;
 pub use signals::{SignalHold, start_hashing_threads};
 
-pub(crate) use apply::{
-    Ended as Reaped, Usage, default_child_signal, inherited, open_signals, reap, spawn,
-};
+pub(crate) use apply::{default_child_signal, inherited, open_signals, reap, spawn};
 pub(crate) use command::is_missing;
 pub(crate) use init::{Ends, run as run_init};
 pub(crate) use prepare::Prepared;
 pub(crate) use report::{Report, receive};
 pub(crate) use signals::STOPPING;
+pub(crate) use usage::{Ended as Reaped, Usage};
 
 /// Has every descriptor but standard input, output and error closed by the next exec: what a
 /// caller left open reaches neither a job nor the daemon.

@@ -7,6 +7,8 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+pub use super::limits::{Limit, Limited};
+
 /// The one user and the one group that exist inside, and who they are outside.
 ///
 /// The kernel lets an unprivileged process map no ids but its own, so `outside_*` are the
@@ -24,20 +26,26 @@ pub struct Ids {
 }
 
 /// Namespaces besides those that every job gets (user, mount, pid).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Namespaces {
-    /// A UTS namespace: host and domain name of its own.
-    pub host_name: bool,
-    /// A network namespace; it holds nothing but a loopback device that is down.
+    /// The name of the host, in a UTS namespace. A name that the kernel refuses is told on
+    /// standard error, and the job keeps the host's.
+    pub host_name: Option<OsString>,
+    /// The NIS domain, likewise.
+    pub domain_name: Option<OsString>,
+    /// A network namespace; it holds nothing but a loopback device.
     pub network: bool,
 }
 
 /// One step of the set-up. The order of steps is the order in which they are carried out.
+///
+/// A mount whose destination is `/` is the new root: it is the root of the job in the end, and
+/// later destinations (and what is hidden later) lie in it. Sources never do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Mounts the daemon's view: one superblock, attached at every destination in turn.
     MountView {
-        /// Absolute directories that exist.
+        /// Absolute directories that exist by then.
         destinations: Vec<PathBuf>,
         /// Lets the kernel check permissions from the attributes. Off for a job's view: the
         /// daemon checks them itself.
@@ -46,15 +54,79 @@ pub enum Step {
         /// and a job has one user only: off for a job's view.
         allow_other: bool,
     },
+    /// Attaches the view, which an earlier step has mounted, at one more place.
+    AttachView {
+        /// Absolute directory that exists by then.
+        destination: PathBuf,
+    },
+    /// Mounts a file or directory at one more place, with everything mounted below it.
+    Bind {
+        /// Absolute path.
+        source: PathBuf,
+        /// Absolute path of a file or directory, as the source, that exists by then.
+        destination: PathBuf,
+        /// Makes it read-only, with everything mounted below it.
+        read_only: bool,
+    },
+    /// Mounts an empty file system in memory.
+    Tmpfs {
+        /// Absolute directory that exists by then.
+        destination: PathBuf,
+    },
+    /// Creates a directory and those above it, where missing.
+    CreateDir {
+        /// Absolute path.
+        destination: PathBuf,
+    },
+    /// Creates an empty file, where missing.
+    CreateFile {
+        /// Absolute path; the directory above exists by then.
+        destination: PathBuf,
+    },
+    /// Mounts an image, served by [`Draft::squashfuse`].
+    Squashfs {
+        /// Absolute path.
+        source: PathBuf,
+        /// Absolute directory that exists by then.
+        destination: PathBuf,
+    },
     /// Mounts a `/proc` that shows the job's own processes only. Where the kernel does not
     /// allow it (a container with a masked `/proc`), the old one stays.
-    FreshProc,
+    FreshProc {
+        /// Whether a root without `/proc` is an error.
+        required: bool,
+    },
     /// Covers a directory with an empty, read-only one. A path that does not exist or is no
     /// directory is passed over.
     Hide {
         /// Absolute directory.
         path: PathBuf,
     },
+}
+
+impl Step {
+    /// The paths inside that it is about.
+    pub(super) fn places(&self) -> &[PathBuf] {
+        match self {
+            Self::MountView { destinations, .. } => destinations,
+            Self::AttachView { destination }
+            | Self::Bind { destination, .. }
+            | Self::Tmpfs { destination }
+            | Self::CreateDir { destination }
+            | Self::CreateFile { destination }
+            | Self::Squashfs { destination, .. } => std::slice::from_ref(destination),
+            Self::Hide { path } => std::slice::from_ref(path),
+            Self::FreshProc { .. } => &[],
+        }
+    }
+
+    /// The path outside that it takes.
+    pub(super) fn source(&self) -> Option<&Path> {
+        match self {
+            Self::Bind { source, .. } | Self::Squashfs { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 /// Where the job's standard input comes from. Output and error are always the client's.
@@ -76,6 +148,10 @@ pub struct Draft {
     pub namespaces: Namespaces,
     /// Set-up, in order.
     pub steps: Vec<Step>,
+    /// The program that serves images; absolute.
+    pub squashfuse: Option<PathBuf>,
+    /// Resource limits of the command; others are the client's.
+    pub limits: Vec<Limit>,
     /// Working directory of the command: absolute, as seen inside.
     pub cwd: PathBuf,
     /// Standard input of the command.
@@ -118,8 +194,17 @@ pub enum PlanError {
     #[error("the view has no destination")]
     NoDestination,
     /// More than one [`Step::MountView`]: a job has one superblock.
-    #[error("the view is mounted by more than one step; give one step all destinations")]
+    #[error("the view is mounted by more than one step; attach it by the others")]
     ManyViews,
+    /// A [`Step::AttachView`] before the [`Step::MountView`].
+    #[error("the view is attached before it is mounted")]
+    NoView,
+    /// A file to create that has no name.
+    #[error("{0:?} is no path of a file")]
+    NoFile(PathBuf),
+    /// An image without a program to serve it.
+    #[error("an image is mounted, but there is no squashfuse to serve it")]
+    NoSquashfuse,
 }
 
 /// A checked plan.
@@ -153,7 +238,14 @@ impl Draft {
         if let Stdin::Open(path) = &self.stdin {
             c_string("standard input", path.as_os_str())?;
         }
+        check_names(&self.namespaces)?;
         check_steps(&self.steps)?;
+        let image = |step: &Step| matches!(step, Step::Squashfs { .. });
+        match &self.squashfuse {
+            Some(program) => check_path("squashfuse", program)?,
+            None if self.steps.iter().any(image) => return Err(PlanError::NoSquashfuse),
+            None => {}
+        }
         Ok(Plan(self))
     }
 }
@@ -181,13 +273,17 @@ fn check_steps(steps: &[Step]) -> Result<(), PlanError> {
     let mut views = 0;
     for step in steps {
         match step {
-            Step::MountView { destinations, .. } => {
-                views += 1;
-                check_destinations(destinations)?;
+            Step::MountView { destinations, .. } if destinations.is_empty() => {
+                return Err(PlanError::NoDestination);
             }
-            Step::FreshProc => {}
-            Step::Hide { path } => check_path("hidden path", path)?,
+            Step::MountView { .. } => views += 1,
+            Step::AttachView { .. } if views == 0 => return Err(PlanError::NoView),
+            Step::CreateFile { destination } if destination.file_name().is_none() => {
+                return Err(PlanError::NoFile(destination.clone()));
+            }
+            _ => {}
         }
+        check_paths(step)?;
     }
     if views > 1 {
         Err(PlanError::ManyViews)
@@ -196,13 +292,29 @@ fn check_steps(steps: &[Step]) -> Result<(), PlanError> {
     }
 }
 
-fn check_destinations(destinations: &[PathBuf]) -> Result<(), PlanError> {
-    if destinations.is_empty() {
-        return Err(PlanError::NoDestination);
-    }
-    destinations
+fn check_paths(step: &Step) -> Result<(), PlanError> {
+    let what = match step {
+        Step::Hide { .. } => "hidden path",
+        _ => "destination",
+    };
+    step.places()
         .iter()
-        .try_for_each(|path| check_path("destination", path))
+        .try_for_each(|path| check_path(what, path))?;
+    step.source()
+        .map_or(Ok(()), |path| check_path("source", path))
+}
+
+fn check_names(namespaces: &Namespaces) -> Result<(), PlanError> {
+    let named = [
+        ("host name", &namespaces.host_name),
+        ("domain name", &namespaces.domain_name),
+    ];
+    for (what, name) in named {
+        if let Some(name) = name {
+            c_string(what, name)?;
+        }
+    }
+    Ok(())
 }
 
 fn check_path(what: &'static str, path: &Path) -> Result<(), PlanError> {

@@ -10,6 +10,8 @@ fn draft() -> Draft {
         },
         namespaces: Namespaces::default(),
         steps: vec![],
+        squashfuse: None,
+        limits: vec![],
         cwd: "/".into(),
         stdin: Stdin::Inherit,
         argv: vec!["true".into()],
@@ -108,5 +110,9 @@ fn one_view_with_a_destination() {
         Err(PlanError::ManyViews)
     );
     assert!(check(vec![view(&["/a", "/b"])]).unwrap().mounts_view());
-    assert!(!check(vec![Step::FreshProc]).unwrap().mounts_view());
+    assert!(
+        !check(vec![Step::FreshProc { required: false }])
+            .unwrap()
+            .mounts_view()
+    );
 }

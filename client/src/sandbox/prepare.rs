@@ -1,15 +1,17 @@
 //! A plan in the form the kernel takes: everything allocated before the clone.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::Path;
+
+use rustix::process::Pid;
 
 use super::Serve;
 use super::apply::{CStrings, Namespace};
 use super::error::SandboxError;
 use super::plan::{
-    Draft, Ids, Namespaces, Plan, PlanError, Stdin, Step, argument_strings, c_string,
-    environment_strings,
+    Draft, Limit, Plan, PlanError, Stdin, Step, argument_strings, c_string, environment_strings,
 };
 
 /// What execvp(3) of glibc used to search when there is no `PATH`, and the original still does.
@@ -26,8 +28,49 @@ pub(super) struct IdMaps {
 #[derive(Debug)]
 pub(super) enum Action<'a> {
     MountView(View<'a>),
-    FreshProc,
+    AttachView(Target),
+    Bind {
+        source: CString,
+        target: Target,
+        read_only: bool,
+    },
+    Tmpfs(Target),
+    CreateDir(Vec<Entry>),
+    CreateFile(Entry),
+    Squashfs(Image),
+    FreshProc {
+        required: bool,
+    },
     Hide(CString),
+}
+
+/// Where something is mounted.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) path: CString,
+    /// It is the new root.
+    pub(super) is_root: bool,
+}
+
+/// Something that is to be created.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) parent: CString,
+    pub(super) name: CString,
+    pub(super) path: CString,
+}
+
+/// The mount of an image.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) user_id: CString,
+    pub(super) group_id: CString,
+    pub(super) program: CString,
+    pub(super) argv: CStrings,
+    pub(super) env: CStrings,
+    pub(super) target: Target,
+    /// Known once it is served.
+    pub(super) served_by: Cell<Option<Pid>>,
 }
 
 /// The mount of the daemon's view.
@@ -37,7 +80,7 @@ pub(super) struct View<'a> {
     pub(super) group_id: CString,
     pub(super) default_permissions: bool,
     pub(super) allow_other: bool,
-    pub(super) destinations: Vec<CString>,
+    pub(super) destinations: Vec<Target>,
     pub(super) serve: Serve<'a>,
 }
 
@@ -46,6 +89,7 @@ pub(super) struct View<'a> {
 pub(super) struct Command {
     pub(super) cwd: CString,
     pub(super) stdin: Option<CString>,
+    pub(super) limits: Vec<Limit>,
     /// Files to try, in order.
     pub(super) candidates: Vec<CString>,
     /// Whether the candidates come from `PATH`, so that what cannot be run is passed over.
@@ -62,7 +106,9 @@ pub(crate) struct Prepared<'a> {
     pub(super) actions: Vec<Action<'a>>,
     pub(super) command: Command,
     pub(super) serve: Option<Serve<'a>>,
-    namespaces: Namespaces,
+    pub(super) host_name: Option<CString>,
+    pub(super) domain_name: Option<CString>,
+    pub(super) network: bool,
 }
 
 impl<'a> Prepared<'a> {
@@ -73,7 +119,11 @@ impl<'a> Prepared<'a> {
     pub(crate) fn new(plan: &Plan, serve: Option<Serve<'a>>) -> Result<Self, SandboxError> {
         let draft = plan.contents();
         let ids = draft.ids;
-        let actions = draft.steps.iter().map(|step| action(step, ids, serve));
+        let actions = draft.steps.iter().map(|step| action(step, draft, serve));
+        let name = |what, name: &Option<OsString>| {
+            let name = name.as_deref();
+            name.map(|name| c_string(what, name)).transpose()
+        };
         Ok(Self {
             maps: id_maps(
                 ids.inside_uid,
@@ -91,17 +141,19 @@ impl<'a> Prepared<'a> {
             command: command(draft)?,
             // Without a view the socket would stay open in the sandbox until the job's end.
             serve: serve.filter(|_| plan.mounts_view()),
-            namespaces: draft.namespaces,
+            host_name: name("host name", &draft.namespaces.host_name)?,
+            domain_name: name("domain name", &draft.namespaces.domain_name)?,
+            network: draft.namespaces.network,
         })
     }
 
     /// The namespaces that the first process of the sandbox is cloned into.
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = Namespace> + use<> {
-        let Namespaces { host_name, network } = self.namespaces;
+        let host_name = self.host_name.is_some() || self.domain_name.is_some();
         let always = [Namespace::User, Namespace::Mount, Namespace::Pid].into_iter();
         let extra = [
             (host_name, Namespace::HostName),
-            (network, Namespace::Network),
+            (self.network, Namespace::Network),
         ]
         .into_iter();
         always.chain(extra.filter_map(|(wanted, namespace)| wanted.then_some(namespace)))
@@ -116,30 +168,98 @@ fn id_maps(uid: u32, outside_uid: u32, gid: u32, outside_gid: u32) -> IdMaps {
     }
 }
 
-fn action<'a>(step: &Step, ids: Ids, serve: Option<Serve<'a>>) -> Result<Action<'a>, SandboxError> {
+fn action<'a>(
+    step: &Step,
+    draft: &Draft,
+    serve: Option<Serve<'a>>,
+) -> Result<Action<'a>, SandboxError> {
     Ok(match step {
         Step::MountView {
             destinations,
             default_permissions,
             allow_other,
         } => Action::MountView(View {
-            user_id: c_string("user id", ids.inside_uid.to_string().as_ref())?,
-            group_id: c_string("group id", ids.inside_gid.to_string().as_ref())?,
+            user_id: number(draft.ids.inside_uid)?,
+            group_id: number(draft.ids.inside_gid)?,
             default_permissions: *default_permissions,
             allow_other: *allow_other,
-            destinations: paths(destinations)?,
+            destinations: destinations
+                .iter()
+                .map(|path| target(path))
+                .collect::<Result<_, _>>()?,
             serve: serve.ok_or(SandboxError::NoDaemon)?,
         }),
-        Step::FreshProc => Action::FreshProc,
+        Step::AttachView { destination } => Action::AttachView(target(destination)?),
+        Step::Bind {
+            source,
+            destination,
+            read_only,
+        } => Action::Bind {
+            source: c_string("source", source.as_os_str())?,
+            target: target(destination)?,
+            read_only: *read_only,
+        },
+        Step::Tmpfs { destination } => Action::Tmpfs(target(destination)?),
+        Step::CreateDir { destination } => Action::CreateDir(entries(destination)?),
+        Step::CreateFile { destination } => Action::CreateFile(
+            entry(destination)?.ok_or_else(|| PlanError::NoFile(destination.clone()))?,
+        ),
+        Step::Squashfs {
+            source,
+            destination,
+        } => Action::Squashfs(image(source, destination, draft)?),
+        Step::FreshProc { required } => Action::FreshProc {
+            required: *required,
+        },
         Step::Hide { path } => Action::Hide(c_string("hidden path", path.as_os_str())?),
     })
 }
 
-fn paths(paths: &[PathBuf]) -> Result<Vec<CString>, PlanError> {
-    paths
-        .iter()
-        .map(|path| c_string("destination", path.as_os_str()))
-        .collect()
+fn target(path: &Path) -> Result<Target, PlanError> {
+    Ok(Target {
+        path: c_string("destination", path.as_os_str())?,
+        is_root: path.as_os_str() == "/",
+    })
+}
+
+/// A directory and those above it, the uppermost first.
+fn entries(path: &Path) -> Result<Vec<Entry>, PlanError> {
+    let above = path.ancestors().collect::<Vec<_>>().into_iter().rev();
+    above.filter_map(|path| entry(path).transpose()).collect()
+}
+
+/// `None` for the root, and for `..`, which need not be created.
+fn entry(path: &Path) -> Result<Option<Entry>, PlanError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
+    let string = |part: &OsStr| c_string("destination", part);
+    Ok(Some(Entry {
+        parent: string(parent.as_os_str())?,
+        name: string(name)?,
+        path: string(path.as_os_str())?,
+    }))
+}
+
+fn number(id: u32) -> Result<CString, PlanError> {
+    c_string("id", id.to_string().as_ref())
+}
+
+/// In the foreground, with the device as standard input.
+fn image(source: &Path, destination: &Path, draft: &Draft) -> Result<Image, PlanError> {
+    let program = draft.squashfuse.as_deref();
+    let program = program.ok_or(PlanError::NoSquashfuse)?.as_os_str();
+    let words = ["-f".as_ref(), source.as_os_str(), "/dev/fd/0".as_ref()];
+    let argv: Vec<OsString> = [program].into_iter().chain(words).map(Into::into).collect();
+    Ok(Image {
+        user_id: number(draft.ids.inside_uid)?,
+        group_id: number(draft.ids.inside_gid)?,
+        program: c_string("squashfuse", program)?,
+        argv: CStrings::new(argument_strings(&argv)?),
+        env: CStrings::new(Vec::new()),
+        target: target(destination)?,
+        served_by: Cell::new(None),
+    })
 }
 
 fn command(draft: &Draft) -> Result<Command, PlanError> {
@@ -154,6 +274,7 @@ fn command(draft: &Draft) -> Result<Command, PlanError> {
         stdin,
         candidates: candidates(program, searched, &draft.env)?,
         searched,
+        limits: draft.limits.clone(),
         argv: CStrings::new(argument_strings(&draft.argv)?),
         env: CStrings::new(environment_strings(&draft.env)?),
     })

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use super::apply::{Ended, Usage};
+use super::usage::{Ended, Usage};
 
 /// Longest message of a refusal that is passed on, in bytes.
 const WORDS: usize = 400;
@@ -43,8 +43,17 @@ pub(crate) enum Stage {
     DaemonGone,
     Refused,
     Attach,
+    MountPoint,
+    BindSource,
+    ReadOnly,
+    MakeTmpfs,
+    CreateDir,
+    CreateFile,
+    ImageNotServed,
     FreshProc,
     Hide,
+    Loopback,
+    EnterRoot,
     Lock,
     LeaveDirectory,
     ProtectInit,
@@ -53,13 +62,14 @@ pub(crate) enum Stage {
     NoNewPrivileges,
     ChangeDirectory,
     OpenStdin,
+    SetLimit,
     MarkDescriptors,
     WatchChildren,
 }
 
 impl Stage {
     /// All, in the order of their numbers: how a byte becomes a stage again.
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 39] = [
         Self::DieWithClient,
         Self::ClientGone,
         Self::OwnProc,
@@ -77,8 +87,17 @@ impl Stage {
         Self::DaemonGone,
         Self::Refused,
         Self::Attach,
+        Self::MountPoint,
+        Self::BindSource,
+        Self::ReadOnly,
+        Self::MakeTmpfs,
+        Self::CreateDir,
+        Self::CreateFile,
+        Self::ImageNotServed,
         Self::FreshProc,
         Self::Hide,
+        Self::Loopback,
+        Self::EnterRoot,
         Self::Lock,
         Self::LeaveDirectory,
         Self::ProtectInit,
@@ -87,6 +106,7 @@ impl Stage {
         Self::NoNewPrivileges,
         Self::ChangeDirectory,
         Self::OpenStdin,
+        Self::SetLimit,
         Self::MarkDescriptors,
         Self::WatchChildren,
     ];

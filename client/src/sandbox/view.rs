@@ -12,69 +12,93 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags, fstat, open};
+use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use rustix::path::DecInt;
 
 use super::Serve;
 use super::apply::close_in_child;
-use super::prepare::View;
+use super::mounts::Root;
+use super::prepare::{Target, View};
 use super::report::{At, Failure, Stage, Words};
 
 /// Longest answer of the daemon that is read, in bytes.
 const ANSWER: usize = 4096;
 
-/// Mounts the view, has it served, and attaches it to its destinations. What a daemon says
-/// when it refuses is left in `refusal`.
+/// Mounts the view, has it served, and attaches it to its destinations; returns the first of
+/// these mounts. What a daemon says when it refuses is left in `refusal`.
 ///
 /// # Errors
 /// The first call that failed, or the refusal.
-pub(super) fn mount(view: &View<'_>, refusal: &mut Words) -> Result<(), Failure> {
+pub(super) fn mount(
+    view: &View<'_>,
+    root: &mut Root,
+    refusal: &mut Words,
+) -> Result<OwnedFd, Failure> {
     let device = open(c"/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     let device = device.at(Stage::OpenFuse)?;
-    let detached = make(view, device.as_fd())?;
+    let options = FuseOptions {
+        subtype: c"wakebox",
+        user_id: &view.user_id,
+        group_id: &view.group_id,
+        default_permissions: view.default_permissions,
+        allow_other: view.allow_other,
+        attributes: MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+    };
+    let mount = make(&options, device.as_fd())?;
     hand_over(view.serve, device.as_fd(), refusal)?;
     drop(device);
     close_in_child(view.serve.socket);
     // Until the kernel has asked for the root's attributes, the root belongs to user 0. Where
     // that user is mapped to none, nothing can be made in it (`HAS_UNMAPPED_ID`: EACCES).
     // A daemon that is gone by now is noticed by the client.
-    let _asked = fstat(&detached);
-    attach(&detached, view)
+    let _asked = fstat(&mount);
+    attach(&mount, view, root)?;
+    Ok(mount)
+}
+
+/// What a FUSE file system is mounted with.
+#[derive(Debug)]
+pub(super) struct FuseOptions<'a> {
+    pub(super) subtype: &'a CStr,
+    pub(super) user_id: &'a CStr,
+    pub(super) group_id: &'a CStr,
+    pub(super) default_permissions: bool,
+    pub(super) allow_other: bool,
+    pub(super) attributes: MountAttrFlags,
 }
 
 /// A mount of a new superblock, attached nowhere.
-fn make(view: &View<'_>, device: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+pub(super) fn make(options: &FuseOptions<'_>, device: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let context = fsopen(c"fuse", FsOpenFlags::FSOPEN_CLOEXEC).at(Stage::FuseContext)?;
-    configure(view, context.as_fd(), device).at(Stage::FuseOption)?;
+    configure(options, context.as_fd(), device).at(Stage::FuseOption)?;
     fsconfig_create(&context).at(Stage::FuseCreate)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(Stage::FuseMount)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, options.attributes).at(Stage::FuseMount)
 }
 
 fn configure(
-    view: &View<'_>,
+    options: &FuseOptions<'_>,
     context: BorrowedFd<'_>,
     device: BorrowedFd<'_>,
 ) -> Result<(), Errno> {
     let set = |key: &CStr, value: &CStr| fsconfig_set_string(context, key, value);
     set(c"source", c"wakebox")?;
-    set(c"subtype", c"wakebox")?;
+    set(c"subtype", options.subtype)?;
     // As a string: kernels before 6.10 do not take the descriptor itself for this key.
     fsconfig_set_string(context, c"fd", DecInt::from_fd(device))?;
     // S_IFDIR, in octal.
     set(c"rootmode", c"40000")?;
-    set(c"user_id", &view.user_id)?;
-    set(c"group_id", &view.group_id)?;
-    if view.default_permissions {
+    set(c"user_id", options.user_id)?;
+    set(c"group_id", options.group_id)?;
+    if options.default_permissions {
         fsconfig_set_flag(context, c"default_permissions")?;
     }
-    if view.allow_other {
+    if options.allow_other {
         fsconfig_set_flag(context, c"allow_other")?;
     }
     Ok(())
@@ -119,18 +143,26 @@ fn receive(socket: BorrowedFd<'_>, answer: &mut [u8]) -> Result<usize, Errno> {
 
 /// The mount itself goes to the first destination, clones of it to the others. They are
 /// cloned once it is attached: cloning a detached mount needs Linux 6.15.
-fn attach(mount: &OwnedFd, view: &View<'_>) -> Result<(), Failure> {
+fn attach(mount: &OwnedFd, view: &View<'_>, root: &mut Root) -> Result<(), Failure> {
     for (item, destination) in view.destinations.iter().enumerate() {
         let placed = if item == 0 {
-            place(mount.as_fd(), destination)
+            root.attach(mount, destination)
         } else {
-            clone_mount(mount.as_fd()).and_then(|copy| place(copy.as_fd(), destination))
+            attach_again(mount, destination, root)
         };
-        placed
-            .at(Stage::Attach)
-            .map_err(|failure| Failure { item, ..failure })?;
+        placed.map_err(|failure| Failure { item, ..failure })?;
     }
     Ok(())
+}
+
+/// Attaches the mount of a view, which is attached already, at one more place.
+pub(super) fn attach_again(
+    mount: &OwnedFd,
+    destination: &Target,
+    root: &mut Root,
+) -> Result<(), Failure> {
+    let copy = clone_mount(mount.as_fd()).at(Stage::Attach)?;
+    root.attach(&copy, destination)
 }
 
 fn clone_mount(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
@@ -138,14 +170,4 @@ fn clone_mount(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(mount, c"", flags)
-}
-
-fn place(mount: BorrowedFd<'_>, destination: &CStr) -> Result<(), Errno> {
-    move_mount(
-        mount,
-        c"",
-        CWD,
-        destination,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
 }

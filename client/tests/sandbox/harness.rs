@@ -25,6 +25,8 @@ pub(crate) fn draft(argv: &[&str]) -> Draft {
         ids: ids(),
         namespaces: Namespaces::default(),
         steps: vec![],
+        squashfuse: None,
+        limits: vec![],
         cwd: "/".into(),
         stdin: Stdin::Inherit,
         argv: argv.iter().map(OsString::from).collect(),

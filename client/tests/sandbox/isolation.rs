@@ -12,7 +12,10 @@ fn hiding(script: &str) -> Script {
     fs::create_dir(script.path("secrets")).unwrap();
     file(&script.path("secrets/key"), "42");
     let path = script.path("secrets");
-    script.steps(vec![Step::FreshProc, Step::Hide { path }])
+    script.steps(vec![
+        Step::FreshProc { required: false },
+        Step::Hide { path },
+    ])
 }
 
 #[test]
@@ -80,7 +83,9 @@ fn mounts_cannot_be_undone() {
 fn sandboxes_nest() {
     let nested =
         "unshare -Urm true && unshare -Urmpf sh -c 'mount -t tmpfs none /mnt && echo deep'";
-    let (ended, output) = Script::new(nested).steps(vec![Step::FreshProc]).run();
+    let (ended, output) = Script::new(nested)
+        .steps(vec![Step::FreshProc { required: false }])
+        .run();
     assert_eq!(
         (ended.status, output.as_str()),
         (Status::Exited(0), "deep\n")
@@ -149,7 +154,9 @@ fn nobody_but_root_inside_has_capabilities() {
 fn the_first_process_shows_nothing() {
     let script = "echo $$; for f in cwd root exe fd/0; do readlink /proc/1/$f; done;
         cat /proc/1/environ; cat /proc/1/maps; kill -9 1; kill -0 1; cat /proc/1/comm >/dev/null && echo alive";
-    let (ended, output) = Script::new(script).steps(vec![Step::FreshProc]).run();
+    let (ended, output) = Script::new(script)
+        .steps(vec![Step::FreshProc { required: false }])
+        .run();
     assert_eq!(ended.status, Status::Exited(0), "{output}");
     let lines: Vec<&str> = output
         .lines()

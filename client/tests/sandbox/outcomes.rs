@@ -166,7 +166,8 @@ fn extra_namespaces_are_made() {
     let mut script = Script::new(look);
     assert_eq!(script.run().1, host);
     script.draft.namespaces = Namespaces {
-        host_name: true,
+        host_name: Some("box".into()),
+        domain_name: None,
         network: true,
     };
     let inside = script.run().1;

@@ -130,7 +130,7 @@ fn view(script: Script) -> Script {
     }
     let (default_permissions, allow_other) = (false, false);
     script.steps(vec![
-        Step::FreshProc,
+        Step::FreshProc { required: false },
         Step::MountView {
             destinations,
             default_permissions,

@@ -1,0 +1,198 @@
+use super::*;
+
+const HASH: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+
+fn refusal(text: &str) -> String {
+    Spec::parse(text).expect_err(text)
+}
+
+#[test]
+fn json5_and_the_first_of_equal_keys_count() {
+    let spec = Spec::parse("{ // note\n command: ['a', 'b',], command: ['c'], unknown: {x: 1}, }");
+    assert_eq!(spec.unwrap().command, ["a", "b"]);
+}
+
+#[test]
+fn all_three_forms_of_an_input_are_understood() {
+    let spec = Spec::parse(&format!(
+        r#"{{"command":["x"],"visible":["./a//b",
+            {{"path":"p","hash":"{HASH}"}},
+            {{"path":"q","type":"symlink","hash":"{HASH}","mode":511,"mtime":-1}},
+            {{"path":"d","type":"directory","mode":33261,"mtime":5}}]}}"#
+    ))
+    .unwrap();
+    let digest: Digest = HASH.parse().unwrap();
+    let declared = |path: &str, mode, mtime, kind| {
+        let path = RelPath::parse(path.as_bytes()).unwrap();
+        Input::Declared(Declared {
+            path,
+            mode,
+            mtime,
+            kind,
+        })
+    };
+    assert_eq!(
+        spec.visible,
+        [
+            Input::Named(RelPath::parse(b"a/b").unwrap()),
+            declared("p", 0o444, 0, DeclaredKind::File(digest)),
+            declared("q", 0o777, -1, DeclaredKind::Symlink(digest)),
+            declared("d", 0o755, 5, DeclaredKind::Directory),
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    let cases = [
+        (
+            r#"{"command":[]}"#.into(),
+            "command: no command was provided",
+        ),
+        (
+            r#"{"command":[""]}"#.into(),
+            "command: no command was provided",
+        ),
+        (
+            r#"{"command":["x"],"command-timeout":0}"#.into(),
+            "command-timeout: must be an integer",
+        ),
+        (
+            r#"{"command":["x"],"command-timeout":"5"}"#.into(),
+            "command-timeout: must be an integer",
+        ),
+        (
+            r#"{"command":["x"],"visible":["a/../b"]}"#.into(),
+            "visible[0]: path \"a/../b\" contains '..'",
+        ),
+        (
+            r#"{"command":["x"],"visible":["ok","/etc"]}"#.into(),
+            "visible[1]: path \"/etc\" is absolute",
+        ),
+        (
+            r#"{"command":["x"],"visible":["a\u0000"]}"#.into(),
+            "contains a NUL byte",
+        ),
+        (
+            r#"{"command":["x"],"visible":[""]}"#.into(),
+            "names no entry",
+        ),
+        (
+            r#"{"command":["x"],"visible":[7]}"#.into(),
+            "visible[0]: invalid type: integer `7`, expected a path",
+        ),
+        (
+            format!(r#"{{"command":["x"],"visible":[{{"path":"a","hash":"{HASH}","mode":4}}]}}"#),
+            "'a': type: is missing",
+        ),
+        (
+            r#"{"command":["x"],"visible":[{"path":"a","hash":"12"}]}"#.into(),
+            "'a': hash: \"12\" is not a BLAKE3 hash",
+        ),
+        (
+            format!(
+                r#"{{"command":["x"],"visible":[{{"path":"a","type":"fifo","hash":"{HASH}","mode":4,"mtime":0}}]}}"#
+            ),
+            "unknown type \"fifo\"",
+        ),
+        (
+            r#"{"command":["x"],"mount-ops":[{"type":"nfs"}]}"#.into(),
+            "mount-ops[0].type: unknown mount type: 'nfs'",
+        ),
+        (
+            r#"{"command":["x"],"mount-ops":[{"type":"tmpfs","destination":"/t","source":"x"}]}"#
+                .into(),
+            "mount-ops[0].source: a tmpfs has none",
+        ),
+        (r#"{"command":"x"}"#.into(), "command: invalid type: string"),
+        (
+            r#"{"command":["x"],"user-id":"me"}"#.into(),
+            "user-id: \"me\" is not a number",
+        ),
+    ];
+    for (text, expected) in cases {
+        let message = refusal(&text);
+        assert!(
+            message.contains(expected),
+            "{text}\n  {message}\n  {expected}"
+        );
+    }
+    assert!(!refusal("{").is_empty());
+}
+
+/// As written by wake v44 (strings, the last usage), v49.0 (objects, without and with mode) and
+/// v50 (`mtime`, every option given).
+#[test]
+fn specs_of_all_wakes_are_accepted() {
+    let head = r#""label":"l","command":["x"],"environment":["A=b"]"#;
+    let usage =
+        r#""usage":{"status":0,"runtime":0.1,"cputime":0.1,"membytes":1,"inbytes":2,"outbytes":3}"#;
+    let old = r#""directory":".","stdin":"","resources":["r"],"version":"44","isolate-network":false,"isolate-pids":false,"mount-ops":[{"type":"workspace","destination":"."}]"#;
+    let objects = format!(
+        r#"[{{"path":"p","type":"file","hash":"{HASH}","mode":420,"mtime":1}},{{"path":"q","hash":"{HASH}"}}]"#
+    );
+    let specs = [
+        format!(r#"{{{head},"visible":["a","b/c"],{old},{usage}}}"#),
+        format!(r#"{{{head},"visible":{objects},{old},"cas-dir":".build/cas",{usage}}}"#),
+        format!(
+            r#"{{{head},"directory":".","stdin":"","cas-dir":".build/cas","isolate-network":true,
+            "isolate-pids":true,"hostname":"h","domainname":"d","user-id":1000,"group-id":"100",
+            "command-timeout":5,"version":"50.1.0","runner":"wakebox","mount-ops":[
+            {{"type":"workspace","destination":"."}},
+            {{"type":"bind","source":"/usr","destination":"/usr","read_only":true}}],
+            "visible":{objects}}}"#
+        ),
+    ];
+    for text in &specs {
+        Spec::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    }
+    let newest = Spec::parse(&specs[2]).unwrap();
+    let names = Namespaces {
+        host_name: Some("h".into()),
+        domain_name: Some("d".into()),
+        network: true,
+    };
+    assert_eq!((newest.namespaces, newest.isolate_pids), (names, true));
+    assert_eq!(
+        (newest.user, newest.mount_ops.len()),
+        ((Some(1000), Some(100)), 2)
+    );
+}
+
+#[test]
+fn limits_are_numbers_or_pairs() {
+    let spec = Spec::parse(
+        r#"{"command":["x"],"limits":{"nofile":[64,128],"core":0,"stack":[1,"unlimited"]}}"#,
+    );
+    let limit = |what, soft, hard| Limit { what, soft, hard };
+    assert_eq!(
+        spec.unwrap().limits,
+        [
+            limit(Limited::Core, Some(0), Some(0)),
+            limit(Limited::Nofile, Some(64), Some(128)),
+            limit(Limited::Stack, Some(1), None),
+        ]
+    );
+    let refusal = |limits| refusal(&format!(r#"{{"command":["x"],"limits":{limits}}}"#));
+    let wrong = [
+        (
+            r#"{"files":1}"#,
+            "limits.files: is no limit; these are: as, core,",
+        ),
+        (
+            r#"{"core":[2,1]}"#,
+            "limits.core: the soft limit is above the hard one",
+        ),
+        (
+            r#"{"core":["unlimited",1]}"#,
+            "limits.core: the soft limit is above",
+        ),
+        (
+            r#"{"core":-1}"#,
+            "limits.core: expected a number, \"unlimited\", or a pair",
+        ),
+    ];
+    for (limits, message) in wrong {
+        assert!(refusal(limits).starts_with(message), "{}", refusal(limits));
+    }
+}
