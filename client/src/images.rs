@@ -57,6 +57,10 @@ pub fn expand(ops: Vec<MountOp>, cwd: &Path, path: Option<&OsStr>) -> Result<Exp
             expanded.squashfuse = Some(find_program(path)?);
         }
         let source = cwd.join(source);
+        // Opened later, where `..` may lead somewhere else.
+        let source = source
+            .canonicalize()
+            .map_err(|error| Error::io("read the squashfs image", source, error))?;
         let program = expanded.squashfuse.clone();
         let metadata = look_into(&source, program)?;
         expanded.add(source, destination, metadata)?;

@@ -143,10 +143,24 @@ fn tell(line: &[u8]) {
 fn mount_all(prepared: &Prepared<'_>, refusal: &mut Words) -> Result<(), Failure> {
     let (mut root, mut view) = (Root::default(), None);
     for (index, action) in prepared.actions.iter().enumerate() {
+        if action.begins_root() {
+            copy_early(prepared.actions.get(index..).unwrap_or_default());
+        }
         carry_out(action, &mut root, &mut view, refusal)
             .map_err(|failure| failure.in_step(index))?;
     }
     root.enter().at(Stage::EnterRoot)
+}
+
+/// Copies what is bound later: the new root lies over the old one, so that a later copy of `/`
+/// would have it too. What cannot be copied yet is copied, or refused, in its turn.
+fn copy_early(actions: &[Action<'_>]) {
+    for action in actions {
+        if let Action::Bind(bind) = action {
+            let early = bind.early.take().or_else(|| mounts::copy(bind).ok());
+            bind.early.set(early);
+        }
+    }
 }
 
 fn carry_out(
@@ -162,11 +176,7 @@ fn carry_out(
                 view::attach_again(mount, target, root)?;
             }
         }
-        Action::Bind {
-            source,
-            target,
-            read_only,
-        } => root.attach(&mounts::copy(source, *read_only)?, target)?,
+        Action::Bind(bind) => root.attach(&mounts::copy(bind)?, &bind.target)?,
         Action::Tmpfs(target) => {
             let mount = mounts::tmpfs(target.is_root).at(Stage::MakeTmpfs)?;
             root.attach(&mount, target)?;

@@ -19,7 +19,7 @@ use rustix::mount::{
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::apply::make_read_only;
-use super::prepare::{Entry, Target};
+use super::prepare::{Bind, Entry, Target};
 use super::report::{At, Failure, Stage};
 
 /// Mode of what is created, before the umask.
@@ -134,12 +134,15 @@ impl Root {
 
 /// A copy of a file or of a directory and all that is mounted below it, attached nowhere.
 /// Always recursive: in a user namespace the kernel refuses to uncover anything.
-pub(super) fn copy(source: &CStr, read_only: bool) -> Result<OwnedFd, Failure> {
+pub(super) fn copy(bind: &Bind) -> Result<OwnedFd, Failure> {
+    if let Some(early) = bind.early.take() {
+        return Ok(early);
+    }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, source, flags).at(Stage::BindSource)?;
-    if read_only {
+    let tree = open_tree(CWD, &*bind.source, flags).at(Stage::BindSource)?;
+    if bind.read_only {
         make_read_only(tree.as_fd()).at(Stage::ReadOnly)?;
     }
     Ok(tree)

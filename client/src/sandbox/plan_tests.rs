@@ -110,9 +110,57 @@ fn one_view_with_a_destination() {
         Err(PlanError::ManyViews)
     );
     assert!(check(vec![view(&["/a", "/b"])]).unwrap().mounts_view());
+    let again = || Step::AttachView {
+        destination: "/b".into(),
+    };
+    assert_eq!(check(vec![again(), view(&["/a"])]), Err(PlanError::NoView));
+    assert!(check(vec![view(&["/a"]), again()]).is_ok());
     assert!(
         !check(vec![Step::FreshProc { required: false }])
             .unwrap()
             .mounts_view()
     );
+}
+
+#[test]
+fn mounts_are_checked() {
+    let what = |step| {
+        let steps = vec![step];
+        let error = Draft { steps, ..draft() }.check().unwrap_err();
+        error.to_string()
+    };
+    let bind = |source: &str, destination: &str| Step::Bind {
+        source: source.into(),
+        destination: destination.into(),
+        read_only: false,
+    };
+    assert_eq!(
+        what(bind("a", "/b")),
+        "source \"a\" is not an absolute path"
+    );
+    assert_eq!(
+        what(bind("/a", "b")),
+        "destination \"b\" is not an absolute path"
+    );
+    let destination = PathBuf::from("/");
+    assert_eq!(
+        what(Step::CreateFile { destination }),
+        "\"/\" is no path of a file"
+    );
+    let image = Step::Squashfs {
+        source: "/i".into(),
+        destination: "/d".into(),
+    };
+    assert_eq!(
+        what(image),
+        "an image is mounted, but there is no squashfuse to serve it"
+    );
+}
+
+#[test]
+fn names_are_strings_of_the_kernel() {
+    let mut draft = draft();
+    draft.namespaces.host_name = Some("a\0".into());
+    let error = draft.check().unwrap_err().to_string();
+    assert_eq!(error, "host name contains a NUL byte");
 }

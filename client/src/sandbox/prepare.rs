@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::ffi::{CString, OsStr, OsString};
+use std::fmt;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -29,19 +31,43 @@ pub(super) struct IdMaps {
 pub(super) enum Action<'a> {
     MountView(View<'a>),
     AttachView(Target),
-    Bind {
-        source: CString,
-        target: Target,
-        read_only: bool,
-    },
+    Bind(Bind),
     Tmpfs(Target),
     CreateDir(Vec<Entry>),
     CreateFile(Entry),
     Squashfs(Image),
-    FreshProc {
-        required: bool,
-    },
+    FreshProc { required: bool },
     Hide(CString),
+}
+
+impl Action<'_> {
+    /// Whether it mounts something that is the root from then on.
+    pub(super) fn begins_root(&self) -> bool {
+        match self {
+            Self::MountView(view) => view.destinations.iter().any(|target| target.is_root),
+            Self::AttachView(target) | Self::Tmpfs(target) => target.is_root,
+            Self::Bind(bind) => bind.target.is_root,
+            Self::Squashfs(image) => image.target.is_root,
+            _ => false,
+        }
+    }
+}
+
+/// The mount of a copy.
+pub(super) struct Bind {
+    pub(super) source: CString,
+    pub(super) target: Target,
+    pub(super) read_only: bool,
+    /// The copy, if it was made before its turn.
+    pub(super) early: Cell<Option<OwnedFd>>,
+}
+
+impl fmt::Debug for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &mut f.debug_struct("Bind");
+        shown.field("source", &self.source);
+        shown.field("target", &self.target).finish_non_exhaustive()
+    }
 }
 
 /// Where something is mounted.
@@ -194,11 +220,12 @@ fn action<'a>(
             source,
             destination,
             read_only,
-        } => Action::Bind {
+        } => Action::Bind(Bind {
             source: c_string("source", source.as_os_str())?,
             target: target(destination)?,
             read_only: *read_only,
-        },
+            early: Cell::new(None),
+        }),
         Step::Tmpfs { destination } => Action::Tmpfs(target(destination)?),
         Step::CreateDir { destination } => Action::CreateDir(entries(destination)?),
         Step::CreateFile { destination } => Action::CreateFile(

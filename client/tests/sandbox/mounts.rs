@@ -261,7 +261,8 @@ print(os.path.exists(\"/usr\"), os.path.exists(\"/etc\"))';
 
 #[test]
 fn a_directory_of_the_host_can_be_the_root() {
-    let script = rooted("ls -d /etc/passwd /host/usr; cat link/f; mkdir /job/in && echo made");
+    let script =
+        rooted("ls -d /etc/passwd /host/etc/passwd; cat link/f; mkdir /job/in && echo made");
     fs::create_dir_all(script.path("root/inner")).unwrap();
     // Followed in the new root, of course.
     std::os::unix::fs::symlink("/inner", script.path("root/out")).unwrap();
@@ -278,7 +279,7 @@ fn a_directory_of_the_host_can_be_the_root() {
     let script = script.ops(&ops);
     let (_, output) = script.run();
     assert!(
-        output.contains("/host/usr\n") && output.ends_with("made\n"),
+        output.contains("/host/etc/passwd\n") && output.ends_with("made\n"),
         "{output}"
     );
     assert!(output.contains("'/etc/passwd'"), "{output}");
@@ -326,11 +327,14 @@ fn secrets_stay_hidden_under_other_names() {
     file(&script.path("secrets/key"), "42");
     let secret = [script.path("secrets")];
     let mut ops = host_root(&script);
-    ops.extend([create_dir("/all"), bind("/", "/all")]);
+    // `..` is a trap: the new root lies over the old one.
+    ops.extend([create_dir("/all"), bind("/usr/..", "/all")]);
     let place = format!("WHERE={}", script.dir.path().display());
     let mut script = script.ops_hiding(&ops, &secret);
     script.draft.env.push(place.into());
     let output = script.run().1;
+    let empty = format!("/all{}:\n", script.path("secrets").display());
+    assert!(output.contains(&empty), "{output}");
     assert!(
         !output.contains("key") && output.ends_with("end\n"),
         "{output}"

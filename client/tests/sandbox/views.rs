@@ -166,6 +166,34 @@ fn the_view_is_at_every_destination_and_ends_with_the_job() {
 }
 
 #[test]
+fn the_view_can_be_attached_by_a_later_step_and_be_the_root() {
+    let mut script = view(Script::new(""));
+    let (ours, theirs) = pair();
+    let daemon = daemon(theirs);
+    script.draft.steps = vec![
+        Step::MountView {
+            destinations: vec![script.path("a")],
+            default_permissions: false,
+            allow_other: false,
+        },
+        Step::Bind {
+            source: script.path("a"),
+            destination: script.path("b"),
+            read_only: true,
+        },
+        Step::AttachView {
+            destination: "/".into(),
+        },
+    ];
+    // Nothing can be executed in this root: that its one file is found is the proof.
+    script.draft.argv = vec!["/hello".into()];
+    script.draft.cwd = "/".into();
+    let refused = Status::CannotRun(libc::EACCES);
+    assert_eq!(run(&script, &ours).unwrap().status, refused);
+    daemon.join().unwrap();
+}
+
+#[test]
 fn the_view_cannot_be_unmounted() {
     let script = view(Script::new(
         "umount a; umount -l b; unshare -Urm umount a; unshare -Urm umount -l b; cat a/hello b/hello",
