@@ -115,8 +115,9 @@ fn a_key_that_makes_no_sense_is_refused_by_name() {
         (r#""command-timeout": "5""#, "command-timeout"),
         (r#""user-id": "me""#, "user-id"),
         (r#""group-id": -1"#, "group-id"),
-        (r#""isolate-network": true"#, "isolate-network"),
-        (r#""hostname": "h""#, "hostname"),
+        (r#""isolate-network": "yes""#, "isolate-network"),
+        (r#""hostname": 7"#, "hostname"),
+        (r#""limits": {"files": 7}"#, "limits.files"),
         (r#""staging": "burn""#, "staging"),
         (r#""staging": "discard", "adopt": false"#, "adopt"),
         (

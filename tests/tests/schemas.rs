@@ -77,6 +77,12 @@ fn schema_and_parser_refuse_the_same_specs() {
         json!({"command": ["x"], "visible": [{"path": "a", "hash": "12"}]}),
         json!({"command": ["x"], "command-timeout": 0}),
         json!({"command": ["x"], "mount-ops": [{"type": "nfs"}]}),
+        json!({"command": ["x"], "mount-ops": [{"type": "tmpfs"}]}),
+        json!({"command": ["x"], "mount-ops": [{"type": "bind", "destination": "/x"}]}),
+        json!({"command": ["x"], "mount-ops": [{"type": "tmpfs", "source": "x", "destination": "/x"}]}),
+        json!({"command": ["x"], "limits": {"files": 1}}),
+        json!({"command": ["x"], "limits": {"nofile": "many"}}),
+        json!({"command": ["x"], "limits": {"nofile": [1]}}),
         json!({"command": ["x"], "staging": "burn"}),
     ];
     for spec in wrong {
