@@ -51,9 +51,15 @@ impl Root {
     /// A descriptor that does no more than name a file.
     fn find(&self, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
-        match &self.new {
-            Some(root) => openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT),
-            None => open(path, flags, Mode::empty()),
+        let Some(root) = &self.new else {
+            return open(path, flags, Mode::empty());
+        };
+        loop {
+            match openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+                // Somebody on this machine renamed something while we were at a `..`.
+                Err(Errno::AGAIN) => {}
+                found => return found,
+            }
         }
     }
 

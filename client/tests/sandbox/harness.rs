@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,11 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Says that a test cannot be run here; heard even when all succeed.
+pub(crate) fn skipped(reason: &str) {
+    let _unheard = std::io::stderr().write_all(format!("SKIPPED {reason}\n").as_bytes());
 }
 
 /// A file with contents.

@@ -8,7 +8,7 @@ use client::exec::Status;
 use client::sandbox::plan::{Limit, Limited, Namespaces};
 use rustix::process::{Resource, getrlimit};
 
-use crate::harness::{Script, file, run};
+use crate::harness::{Script, file, run, skipped};
 
 #[test]
 fn a_host_and_a_domain_of_its_own() {
@@ -59,7 +59,7 @@ except OSError as error: print(error.strerror)'",
 fn files_of_a_supplementary_group_stay_readable() {
     let own = rustix::process::geteuid().as_raw();
     if own != 0 {
-        eprintln!("SKIPPED: only root can give itself a group");
+        skipped("only root can give itself a group");
         return;
     }
     let script = Script::new("");
@@ -90,7 +90,7 @@ fn files_of_a_supplementary_group_stay_readable() {
     };
     // The test program itself may lie where nobody else may look.
     if client("--clear-groups").contains("Permission denied") && !program_is_open(&program) {
-        eprintln!("SKIPPED: another user cannot run this test program");
+        skipped("another user cannot run this test program");
         return;
     }
     assert!(client("--groups=54321").contains("read: for the group"));

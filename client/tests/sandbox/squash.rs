@@ -9,7 +9,7 @@ use client::exec::{SandboxError, Status};
 use client::images::expand;
 use client::mount_ops::MountOp;
 
-use crate::harness::{Script, file, run};
+use crate::harness::{Script, file, run, skipped};
 use crate::mounts::{create_dir, host_root, rooted};
 
 fn search_path() -> std::ffi::OsString {
@@ -22,7 +22,7 @@ fn tools() -> bool {
         .iter()
         .all(|tool| std::env::split_paths(&search_path()).any(|path| path.join(tool).exists()));
     if !here {
-        eprintln!("SKIPPED: needs squashfuse and mksquashfs");
+        skipped("squashfuse and mksquashfs are needed");
     }
     here
 }
