@@ -7,6 +7,7 @@ mod batch;
 mod compile;
 mod differential;
 mod lifecycle;
+mod mounts;
 mod original;
 mod parallel;
 mod run;
