@@ -1,5 +1,7 @@
 //! The spec of a batch job: as typed (JSON5), and as meant.
 
+mod first_wins;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -9,8 +11,10 @@ use std::time::Duration;
 
 use cas::manifest::{Declared, DeclaredKind};
 use cas::{Digest, RelPath, text};
-use serde::de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+
+use first_wins::FirstWins;
 
 use crate::mount_ops::{self, MountOp, TypedOp};
 use crate::sandbox::plan::{Limit, Limited, Namespaces};
@@ -216,75 +220,6 @@ fn parse_slowly<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     })
 }
 
-/// A JSON value of which the first occurrence of each key counts, as with the original.
-struct FirstWins(serde_json::Value);
-
-impl<'de> Deserialize<'de> for FirstWins {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(FirstWinsVisitor)
-            .map(FirstWins)
-    }
-}
-
-struct FirstWinsVisitor;
-
-impl<'de> Visitor<'de> for FirstWinsVisitor {
-    type Value = serde_json::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(serde_json::Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(serde_json::Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<Self::Value, D::Error> {
-        inner.deserialize_any(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(FirstWins(value)) = items.next_element()? {
-            values.push(value);
-        }
-        Ok(values.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut map = serde_json::Map::new();
-        while let Some((key, FirstWins(value))) = entries.next_entry::<String, FirstWins>()? {
-            map.entry(key).or_insert(value);
-        }
-        Ok(map.into())
-    }
-}
-
 impl Document {
     fn mean(self) -> Result<Spec, String> {
         if self.staging == StagingChoice::Discard && !self.adopt {
@@ -441,5 +376,4 @@ fn os_string(text: &str) -> OsString {
 }
 
 #[cfg(test)]
-#[path = "spec_tests.rs"]
 mod tests;
