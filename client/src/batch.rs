@@ -15,7 +15,7 @@ use crate::exit_code;
 use crate::images;
 use crate::ingest::{self, Coverage, Index, Ingestion, Progress};
 use crate::mount_ops;
-use crate::original::Batch;
+use crate::original::{Batch, Bind};
 use crate::output::{Collector, Disposal, Hashed};
 use crate::pending::Pending;
 use crate::result::{self, ResultDocument, SandboxFailure, Usage};
@@ -90,9 +90,8 @@ fn attempt(
 
 /// What the command line says beats what the spec says.
 fn override_spec(mut spec: Spec, arguments: &Batch) -> Result<Spec> {
-    if !arguments.binds.is_empty() {
-        return Err(Error::Usage("--bind is not supported yet".into()));
-    }
+    let binds = arguments.binds.iter().map(Bind::operation);
+    spec.mount_ops.extend(binds);
     if arguments.force_shell {
         let name = b"WAKEBOX_CMD=";
         let given = |variable: &OsString| variable.as_bytes().starts_with(name);

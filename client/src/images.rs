@@ -6,16 +6,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::exec::{self, Status};
+use crate::exec::{self, SandboxError, Status};
 use crate::mount_ops::{MountOp, TypedOp, read};
 use crate::sandbox::plan::{Draft, Ids, Namespaces, Stdin, Step};
+use crate::shell;
 
 /// Where an image keeps these files.
 const METADATA: &str = ".wakebox";
@@ -106,30 +107,16 @@ impl Expanded {
         if self.fragments.is_empty() {
             return command;
         }
-        let mut script = Vec::new();
+        let mut script = OsString::new();
         for fragment in &self.fragments {
-            script.extend_from_slice(b". ");
-            quote(fragment.as_os_str(), &mut script);
-            script.extend_from_slice(b" && ");
+            script.push(". ");
+            script.push(shell::quote([&fragment.into()]));
+            script.push(" && ");
         }
-        script.extend_from_slice(b"exec");
-        for word in &command {
-            script.push(b' ');
-            quote(word, &mut script);
-        }
-        vec!["/bin/sh".into(), "-c".into(), OsString::from_vec(script)]
+        script.push("exec ");
+        script.push(shell::quote(&command));
+        vec!["/bin/sh".into(), "-c".into(), script]
     }
-}
-
-fn quote(word: &OsStr, script: &mut Vec<u8>) {
-    script.push(b'\'');
-    for byte in word.as_bytes() {
-        match byte {
-            b'\'' => script.extend_from_slice(br"'\''"),
-            other => script.push(*other),
-        }
-    }
-    script.push(b'\'');
 }
 
 #[derive(Deserialize)]
@@ -165,7 +152,8 @@ fn find_program(path: Option<&OsStr>) -> Result<PathBuf> {
         .map(|directory| directory.join("squashfuse"))
         .find(|file| file.is_absolute() && runs(file));
     found.ok_or_else(|| {
-        Error::Outcome("squashfs images need the program squashfuse, which is not in PATH".into())
+        let what = "squashfs images need the program squashfuse, which is not in PATH";
+        SandboxError::Image(what.into()).into()
     })
 }
 
@@ -189,9 +177,9 @@ fn look_into(image: &Path, squashfuse: Option<PathBuf>) -> Result<Metadata> {
     let ended = exec::start(&plan, None)?.wait(Some(PATIENCE), None)?;
     if ended.status != Status::Exited(0) {
         let image = image.display();
-        return Err(Error::Outcome(format!(
-            "cannot look into the squashfs image {image}"
-        )));
+        return Err(
+            SandboxError::Image(format!("cannot look into the squashfs image {image}")).into(),
+        );
     }
     let file = |name: &str| fs::read(copied.join(name)).ok();
     let line = |text: Vec<u8>| text.split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec);
@@ -247,7 +235,7 @@ mod tests {
             fragments: vec!["/m/.wakebox/environment".into(), "/it's".into()],
             ..Expanded::default()
         };
-        let script = r". '/m/.wakebox/environment' && . '/it'\''s' && exec 'a b' 'it'\''s' '$x'";
+        let script = r". /m/.wakebox/environment && . '/it'\''s' && exec 'a b' 'it'\''s' '$x'";
         assert_eq!(expanded.command(command), words(&["/bin/sh", "-c", script]));
     }
 

@@ -6,6 +6,8 @@ use crate::cli::Environment;
 use crate::error::{Error, Result};
 use crate::exec;
 use crate::exit_code;
+use crate::images;
+use crate::mount_ops;
 use crate::original::Interactive;
 use crate::run;
 use crate::sandbox::plan::{Draft, Ids, Namespaces, Stdin, Step};
@@ -14,9 +16,14 @@ use crate::sandbox::plan::{Draft, Ids, Namespaces, Stdin, Step};
 pub fn run(arguments: &Interactive, environment: &Environment) -> Result<u8> {
     let here = std::env::current_dir()
         .map_err(|error| Error::io("find", "the current directory", error))?;
-    if !arguments.operations(&here).is_empty() {
-        let what = "--rootfs, --toolchain, --bind and --bind-cwd are not supported yet";
-        return Err(Error::Usage(what.into()));
+    let path = environment.variables.get(OsStr::new("PATH"));
+    let operations = arguments.operations(&here);
+    let expanded = images::expand(operations, &here, path.map(OsString::as_os_str))?;
+    let mounts = mount_ops::compile(&expanded.ops, &here).map_err(Error::Usage)?;
+    let mut steps = vec![Step::FreshProc { required: false }];
+    steps.extend(mounts.steps);
+    if mounts.new_root {
+        steps.push(Step::FreshProc { required: false });
     }
     let plan = Draft {
         ids: Ids {
@@ -26,12 +33,12 @@ pub fn run(arguments: &Interactive, environment: &Environment) -> Result<u8> {
             outside_gid: rustix::process::getegid().as_raw(),
         },
         namespaces: Namespaces::default(),
-        steps: vec![Step::FreshProc { required: false }],
-        squashfuse: None,
+        steps,
+        squashfuse: expanded.squashfuse.clone(),
         limits: Vec::new(),
-        cwd: here,
+        cwd: mounts.run_directory,
         stdin: Stdin::Inherit,
-        argv: arguments.command.clone(),
+        argv: expanded.command(arguments.command.clone()),
         env: variables(arguments, environment),
     };
     let plan = plan

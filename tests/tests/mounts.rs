@@ -77,5 +77,20 @@ fn a_part_of_the_store_cannot_be_bound() {
         json!([{"type": "bind", "source": ".build/cas/blobs", "destination": "/mnt"}]);
     let (outcome, result) = place.batch_call(&spec, &[]);
     outcome.expect(1);
-    assert!(result.is_none());
+    let result = result.expect("a result of the failure");
+    assert_eq!(result["sandbox-error"]["kind"], "spec", "{result}");
+}
+
+#[test]
+fn binds_of_the_command_line_are_mounted() {
+    let place = Place::new();
+    place.write("from/f", "bound");
+    place.write("to/hidden", "");
+    let told = place.call(["--bind", "from:to", "--", "/bin/ls", "to"]);
+    assert_eq!(told.expect(0).stdout(), "f\n");
+    let mut spec = place.spec("ls to");
+    spec["mount-ops"] = json!([]);
+    place.write("spec.json", spec.to_string());
+    let told = place.call(["-p", "spec.json", "-b", "from:to"]);
+    assert_eq!(told.expect(0).stdout(), "f\n");
 }
