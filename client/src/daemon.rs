@@ -61,7 +61,7 @@ pub struct Daemons {
 
 impl Daemons {
     /// Connects to the daemon of a store, and starts it if there is none.
-    pub fn lease(&self, store: &Path) -> crate::error::Result<Lease> {
+    fn lease(&self, store: &Path) -> crate::error::Result<Lease> {
         let socket = self.runtime.socket(store)?;
         for _ in 0..TRIES {
             if let Ok(lease) = Lease::connect(&socket) {
@@ -75,6 +75,27 @@ impl Daemons {
             source,
         }
         .into())
+    }
+
+    /// Registers a job with the daemon of a store, and returns the name of the job's directory in
+    /// the staging area. A daemon that ends before it has answered is no failure: nothing has
+    /// happened yet, and the next one will do.
+    pub fn register(
+        &self,
+        store: &Path,
+        manifest: &Manifest,
+        user: (u32, u32),
+    ) -> crate::error::Result<(Lease, String)> {
+        let mut tries = TRIES;
+        loop {
+            let mut lease = self.lease(store)?;
+            tries -= 1;
+            match lease.register(manifest, user.0, user.1) {
+                Ok(staging) => return Ok((lease, staging)),
+                Err(DaemonError::Lost { .. }) if tries > 0 => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Starts a daemon, unless another client does. Returns when one accepts connections.
@@ -199,12 +220,7 @@ impl Lease {
 
     /// Registers a job and returns the name of its directory in the store's staging area. The
     /// manifest travels only if the daemon has not seen it.
-    pub fn register(
-        &mut self,
-        manifest: &Manifest,
-        uid: u32,
-        gid: u32,
-    ) -> Result<String, DaemonError> {
+    fn register(&mut self, manifest: &Manifest, uid: u32, gid: u32) -> Result<String, DaemonError> {
         let what = "register the job";
         let bytes = manifest.encode();
         let registration = Registration {

@@ -77,8 +77,7 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons) -> Result<Finished> {
         let ended = exec::start(&plan, None)?.wait(job.limit, None)?;
         return Ok(Finished { ended, view: None });
     }
-    let mut lease = daemons.lease(store.root())?;
-    let staging = lease.register(&job.manifest, job.user.0, job.user.1)?;
+    let (lease, staging) = daemons.register(store.root(), &job.manifest, job.user)?;
     // The child is a copy of this process: what it need not carry is not carried.
     drop(job.manifest);
     let packets = serve_packets().map_err(|error| Error::io("prepare", "the view", error))?;
