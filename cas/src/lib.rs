@@ -7,6 +7,7 @@
 //! <root>/
 //!   blobs/<2 hex>/<62 hex>   one file per content, named by its BLAKE3 hash, mode 0444
 //!   staging/<job>/<number>   files being written, flat, one directory per job or import
+//!   staging/<job>/manifest.json   what those are, until the result says it
 //!   index/<workspace>        what was hashed before, by device, inode, size and times
 //! ```
 //!
@@ -24,6 +25,7 @@
 //! [`store`] finds and inserts [`blob`]s, by way of [`staging`] files and [`copy`]. [`digest`] and
 //! [`name`] are the two values that everything else is made of. A [`manifest`] is what a job
 //! declares; with the sizes of its blobs it becomes a [`tree`]. A [`report`] is what the job did.
+//! [`recovery`] is the report left in the staging directory for when nobody is left to read it.
 //! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
 //! are no text stand in JSON.
 //!
@@ -39,6 +41,7 @@ pub mod manifest;
 pub mod name;
 pub mod parallel;
 pub mod protocol;
+pub mod recovery;
 pub mod report;
 pub mod staging;
 pub mod store;

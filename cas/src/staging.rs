@@ -147,8 +147,12 @@ const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW);
 
 /// Removes staging directories of processes that ended without a chance to do it. `is_ours` says
-/// which names may be looked at.
-pub fn sweep(parent: BorrowedFd<'_>, is_ours: impl Fn(&str) -> bool) {
+/// which names may be looked at, and `may_go` looks into a directory that nobody has locked.
+pub fn sweep(
+    parent: BorrowedFd<'_>,
+    is_ours: impl Fn(&str) -> bool,
+    may_go: impl Fn(BorrowedFd<'_>) -> bool,
+) {
     let Ok(entries) = rustix::fs::Dir::read_from(parent) else {
         return;
     };
@@ -162,7 +166,7 @@ pub fn sweep(parent: BorrowedFd<'_>, is_ours: impl Fn(&str) -> bool) {
         };
         // Only who has the lock removes it. If it is gone, its name may be another's by now.
         let locked = flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if locked && is_there(&fd).unwrap_or(false) {
+        if locked && is_there(&fd).unwrap_or(false) && may_go(fd.as_fd()) {
             let _ = remove_flat_directory(parent, &name);
         }
     }
@@ -275,7 +279,7 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         File::create(path.join("7")).unwrap();
         let parent = File::open(root.path()).unwrap();
-        sweep(parent.as_fd(), |_| true);
+        sweep(parent.as_fd(), |_| true, |_| true);
         assert!(!path.exists());
         assert!(root.path().join(alive.name()).exists());
     }
@@ -290,7 +294,7 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        sweep(parent.as_fd(), |_| true);
+                        sweep(parent.as_fd(), |_| true, |_| true);
                     }
                 });
             }

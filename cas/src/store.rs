@@ -13,6 +13,7 @@ use crate::blob::{Blob, BlobStat};
 use crate::copy::Copier;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::recovery::{JobState, Recovery};
 use crate::staging::{StagingDirectory, path_of};
 
 /// A content-addressed store. See the crate's documentation for its layout and its rules.
@@ -136,11 +137,20 @@ impl Store {
         }
     }
 
-    /// Removes what imports that were killed have left in the staging area. Directories of jobs
-    /// stay: their files may be wanted by whoever ran the job.
-    pub fn sweep(&self) {
+    /// Removes what imports that were killed have left in the staging area.
+    pub fn sweep_imports(&self) {
         let is_import = |name: &str| name.split('.').count() == 3;
-        crate::staging::sweep(self.staging.as_fd(), is_import);
+        crate::staging::sweep(self.staging.as_fd(), is_import, |_| true);
+    }
+
+    /// Removes what jobs have left whose daemon was killed while they ran: nobody knows what the
+    /// files are. Those of jobs that had ended can be recovered, or belong to who ran them.
+    pub fn sweep_jobs(&self) {
+        let is_job = |name: &str| !name.contains('.');
+        let is_lost = |directory: BorrowedFd<'_>| {
+            Recovery::read(directory).is_some_and(|manifest| manifest.job == JobState::Running)
+        };
+        crate::staging::sweep(self.staging.as_fd(), is_job, is_lost);
     }
 
     /// The directory that holds all staging directories.

@@ -228,7 +228,6 @@ fn report(
         kept = !names.is_empty();
         document.staging_root = kept.then(|| result::path_text(&root));
     }
-    drop(collector);
     if let Some(signal) = hold.kept() {
         return Ok(Some(signal));
     }
@@ -242,6 +241,9 @@ fn report(
     if taken && written.is_err() {
         // Nobody will ever hear of them.
         let _ = std::fs::remove_dir_all(&root);
+    } else if taken {
+        // The result says it now, and whoever reads it removes the directory once it is empty.
+        collector.remove_manifest()?;
     }
     written.map(|()| None)
 }

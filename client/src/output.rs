@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use cas::copy::Copier;
+use cas::recovery::Recovery;
 use cas::report::{Output, StagingEntry};
 use cas::staging::{StagingDirectory, is_quiet};
 use cas::{Digest, Error, RelPath, Store, parallel, text::Text};
@@ -241,6 +242,11 @@ impl<'s> Collector<'s> {
             names.insert(output.path.clone(), name);
         }
         Ok(names)
+    }
+
+    /// Removes the recovery manifest: the result is in place.
+    pub fn remove_manifest(&self) -> cas::Result<()> {
+        Recovery::remove(self.directory.as_fd())
     }
 
     fn set_mode(&self, id: u64, mode: u16) -> cas::Result<()> {

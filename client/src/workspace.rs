@@ -143,7 +143,7 @@ fn ingest(
     now_ns: i64,
 ) -> Result<Ingested> {
     sandbox::start_hashing_threads();
-    store.sweep();
+    store.sweep_imports();
     let (found, writable) = select(arguments, workspace, wanted, store)?;
     let index = Index::load(store.root(), workspace);
     let shown = !arguments.quiet && std::io::stderr().is_terminal();

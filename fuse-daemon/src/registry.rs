@@ -1,11 +1,13 @@
 //! Which jobs there are, and which manifests are known.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cas::manifest::{Manifest, ManifestError, Resolved};
 use cas::protocol::Registration;
+use cas::recovery::{JobState, Recovery};
 use cas::staging::StagingDirectory;
 use cas::{Digest, Store};
 use dashmap::DashMap;
@@ -49,7 +51,8 @@ pub struct Registry {
 impl Registry {
     /// No jobs yet, on a store.
     pub fn new(store: Store) -> Self {
-        store.sweep();
+        store.sweep_imports();
+        store.sweep_jobs();
         Self {
             store: Arc::new(store),
             jobs: DashMap::new(),
@@ -103,6 +106,7 @@ impl Registry {
         let id = JobId(random()?);
         let name = format!("{:016x}", id.0);
         let staging = Arc::new(StagingDirectory::create(self.store.staging(), &name)?);
+        Recovery::new(JobState::Running).write(staging.as_fd())?;
         let owner = Caller {
             uid: registration.uid,
             gid: registration.gid,

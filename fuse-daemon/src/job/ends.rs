@@ -1,8 +1,10 @@
 //! The two ends of a job: files that are there before it starts, and the report when it is over.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use cas::recovery::{JobState, Recovery};
 use cas::report::{DataPath, Output, Report, StagingEntry};
 use cas::staging::StagingDirectory;
 use cas::tree::{Entry, EntryKind};
@@ -22,7 +24,7 @@ impl Job {
             entry: staging_entry(kind),
         });
         let passthrough = self.passthrough.load(Ordering::Relaxed);
-        Ok(Report {
+        let report = Report {
             inputs: report.inputs,
             in_bytes: report.in_bytes,
             outputs: outputs.collect(),
@@ -33,7 +35,14 @@ impl Job {
             },
             late_writer,
             failure: self.failure.get().cloned(),
-        })
+        };
+        // For when we or the client are killed before the result is in place. Without it the
+        // result is as good, so a full disk is no reason to refuse it.
+        let manifest = Recovery::new(JobState::Ended(report.clone()));
+        if let Err(error) = manifest.write(self.staging.as_fd()) {
+            tracing::warn!("{error}");
+        }
+        Ok(report)
     }
 
     /// Leaves the staging directory, with the files that have names, to someone else.
