@@ -214,7 +214,7 @@ fn report(
         lease,
     } = view;
     run::check_report(&report)?;
-    let collector = Collector::open(store, &staging)?;
+    let collector = Collector::open(store, &staging, report.late_writer)?;
     let hashed = collector.collect(report.outputs, to.disposal)?;
     let usage = Usage::new(&finished.ended, report.in_bytes, &hashed);
     let mut document = document(usage, finished.ended.timed_out, Some(&hashed));

@@ -113,13 +113,15 @@ pub struct Collector<'s> {
     directory: OwnedFd,
     name: String,
     copier: Copier,
+    /// Whether the view outlived the job: whoever keeps it can open any file of it again.
+    late_writer: bool,
     /// Where copies are made, if any are.
     copies: std::sync::Arc<StagingDirectory>,
 }
 
 impl<'s> Collector<'s> {
-    /// Opens a job's staging directory.
-    pub fn open(store: &'s Store, name: &str) -> cas::Result<Self> {
+    /// Opens a job's staging directory. `late_writer` is what the report says.
+    pub fn open(store: &'s Store, name: &str, late_writer: bool) -> cas::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let directory = rustix::fs::openat(store.staging(), name, flags, Mode::empty())
             .map_err(|errno| Error::io("open the staging directory", name, errno))?;
@@ -129,6 +131,7 @@ impl<'s> Collector<'s> {
             directory,
             name: name.into(),
             copier: Copier::default(),
+            late_writer,
             copies,
         })
     }
@@ -175,8 +178,9 @@ impl<'s> Collector<'s> {
             .map_err(|e| failed("examine the staged file", e))?;
         let mtime = (is.mtime(), is.mtime_nsec());
         // A descriptor that leaked out of the sandbox may still write. Then only a copy can be
-        // trusted to have the hash that it is given.
-        let quiet = is_quiet(&file);
+        // trusted to have the hash that it is given. As long as the view is there, that nobody
+        // writes now says nothing of the next moment.
+        let quiet = !self.late_writer && is_quiet(&file);
         let (digest, size) = match disposal {
             _ if !quiet => self.store.put_file(&file, &self.copies)?,
             Disposal::HashOnly => {

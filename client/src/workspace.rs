@@ -103,7 +103,8 @@ fn collect(view: FinishedView, store: &Store) -> Result<(Report, Vec<Hashed>)> {
     } = view;
     run::check_report(&report)?;
     let outputs = std::mem::take(&mut report.outputs);
-    let outputs = Collector::open(store, &staging)?.collect(outputs, Disposal::Move)?;
+    let collector = Collector::open(store, &staging, report.late_writer)?;
+    let outputs = collector.collect(outputs, Disposal::Move)?;
     drop(lease);
     Ok((report, outputs))
 }

@@ -326,3 +326,34 @@ fn the_daemon_keeps_nothing_of_its_caller() {
         .find(|target| target.to_string_lossy().starts_with("pipe:"));
     assert!(pipe.is_none(), "{targets:?}");
 }
+
+/// Opens a file of a job's view from outside of the sandbox.
+fn from_outside(place: &Place, name: &str) -> std::fs::File {
+    let processes = place.processes().into_iter();
+    let mut paths = processes.map(|pid| format!("/proc/{}/cwd/{name}", pid.as_raw_pid()));
+    let file = paths.find_map(|path| std::fs::File::open(path).ok());
+    file.expect("the job has made it")
+}
+
+/// Regression: what was staged became the blob itself, which the view could still open for
+/// writing, because nobody did so at the moment of the check.
+#[test]
+fn whoever_keeps_the_view_cannot_write_to_a_blob() {
+    needs_fuse!();
+    let place = Place::new();
+    let script = "echo made > out; touch $HOME/made; until test -e $HOME/go; do sleep 0.01; done";
+    let child = start(&place, script);
+    wait_for("the output", || place.flag("made").exists());
+    let kept = from_outside(&place, "out");
+    std::fs::write(place.flag("go"), "").expect("a flag");
+    finish(child).expect(0);
+    assert_eq!(place.read("out"), b"made\n");
+    let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&kept));
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .open(again)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, b"evil"));
+    assert!(place.verifies(&place.store()), "after {written:?}");
+    drop(kept);
+    place.expect_clean();
+}
