@@ -478,3 +478,32 @@ fn an_ordinary_user_can_run_jobs() {
         None => skip!("cannot become an ordinary user"),
     }
 }
+
+/// Regression: with the store in the workspace, where it is not seen by the job, an output of a
+/// blob's name was published over the blob.
+#[test]
+fn nothing_is_published_into_the_store() {
+    needs_fuse!();
+    let place = place();
+    let store = place.workspace().join(".build/cas");
+    let run = |script: &str| {
+        let arguments = ["--store", ".build/cas", "-i", "a.txt", "--", "sh", "-c"];
+        place.run(&[arguments.as_slice(), &[script]].concat())
+    };
+    run("cat a.txt").expect(0);
+    let hash = Digest::of(b"a").to_string();
+    let (fan_out, rest) = hash.split_at(2);
+    let blobs = format!(".build/cas/blobs/{fan_out}");
+    for script in [
+        format!("mkdir -p {blobs}; echo evil > {blobs}/{rest}"),
+        "mkdir -p .build/cas/blobs/new".into(),
+        "mkdir -p .build/cas; echo evil > .build/cas/index".into(),
+    ] {
+        let told = run(&format!("{script}; echo x > x")).expect(125).stderr();
+        assert!(told.contains("the store is there"), "{told}");
+        assert!(place.verifies(&store));
+        assert!(!place.workspace().join("x").exists(), "all or nothing");
+    }
+    run("echo y > .build; rm .build; mkdir .build; echo y > .build/y").expect(0);
+    assert_eq!(place.read(".build/y"), b"y\n");
+}

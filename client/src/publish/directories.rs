@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cas::RelPath;
 use cas::tree::IMPLICIT_DIRECTORY_MODE;
+use cas::{RelPath, Store};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -23,15 +23,23 @@ struct Wanted {
 #[derive(Debug)]
 pub(super) struct Created<'r> {
     root: &'r Root,
+    /// Device and inode of the store, which may lie in the workspace.
+    store: Option<(u64, u64)>,
     /// Parents before their children.
     made: Vec<(RelPath, Option<Wanted>)>,
 }
 
 impl<'r> Created<'r> {
     /// Makes every directory that the outputs are or lie in, where it is missing.
-    pub(super) fn make(root: &'r Root, outputs: &[Publish]) -> Result<Self, PublishError> {
+    pub(super) fn make(
+        root: &'r Root,
+        store: &Store,
+        outputs: &[Publish],
+    ) -> Result<Self, PublishError> {
         let made = Vec::new();
-        let mut created = Self { root, made };
+        let store = rustix::fs::stat(store.root()).ok();
+        let store = store.map(|store| (store.st_dev, store.st_ino));
+        let mut created = Self { root, store, made };
         for (path, wanted) in needed(outputs) {
             if created.make_one(&path, wanted).at(&path)? {
                 created.made.push((path, wanted));
@@ -42,7 +50,11 @@ impl<'r> Created<'r> {
 
     /// Says whether the directory was missing.
     fn make_one(&self, path: &RelPath, wanted: Option<Wanted>) -> Result<bool, Obstacle> {
-        if self.root.directory(Some(path), OFlags::PATH)?.is_some() {
+        if let Some(found) = self.root.directory(Some(path), OFlags::PATH)? {
+            let found = rustix::fs::fstat(found).tried("examine the directory")?;
+            if self.store == Some((found.st_dev, found.st_ino)) {
+                return Err(Obstacle::InStore);
+            }
             return Ok(false);
         }
         // Until it is finished, a directory of the job's is nobody else's: its mode may be

@@ -65,6 +65,9 @@ pub enum Obstacle {
     /// Somebody else changed the destination.
     #[error("it was changed in the workspace since the job started")]
     Changed,
+    /// The destination is a blob, or what else the store keeps.
+    #[error("the store is there, which only wakebox writes to")]
+    InStore,
     /// The destination of a file or link is a directory.
     #[error("a directory is in the way")]
     IsDirectory,

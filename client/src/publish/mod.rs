@@ -99,7 +99,7 @@ pub fn publish(
         id,
     };
     // Declared before the temporaries, so it is dropped after them, when they are empty.
-    let created = Created::make(&root, outputs)?;
+    let created = Created::make(&root, store, outputs)?;
     let mut staged = stage_all(&job, outputs)?;
     try_map(&staged, |_, temporary| {
         temporary.check_again().at(temporary.path())

@@ -303,7 +303,7 @@ fn a_failure_among_the_renames_says_which_outputs_are_published() {
         started: after_all(),
         id: "7",
     };
-    let created = Created::make(&root, &outputs[..3]).unwrap();
+    let created = Created::make(&root, &fixture.store, &outputs[..3]).unwrap();
     let mut staged = stage_all(&job, &outputs).unwrap();
     std::fs::create_dir(fixture.path("b")).unwrap();
     let failure = rename_all(&mut staged).unwrap_err();
