@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use cas::manifest::Manifest;
 
 use crate::cli::Environment;
 use crate::daemon::Daemons;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, say};
 use crate::exit_code;
 use crate::images;
 use crate::ingest::{self, Coverage, Index, Ingestion, Progress};
@@ -56,7 +57,8 @@ fn attempt(
         job.stdin = Stdin::Inherit;
     }
     if arguments.force_shell {
-        eprintln!("To execute the original command:\n\teval $WAKEBOX_CMD");
+        let hint = "To execute the original command:\n\teval $WAKEBOX_CMD";
+        let _ = writeln!(std::io::stderr(), "{hint}");
     }
     let command = job.command[0].clone();
     // From here on a signal to stop ends the job and not us, so that nothing is left behind. Whoever
@@ -67,7 +69,7 @@ fn attempt(
     let mut stopped = exit_code::stopped(&finished.ended);
     if stopped.is_none() {
         if let Some(line) = run::explain(&finished.ended, &command) {
-            eprintln!("wakebox: {line}");
+            say(line);
         }
         let to = Destination {
             cas_dir: &cas_dir,

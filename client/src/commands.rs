@@ -11,7 +11,7 @@ use crate::cli::{
     CasArguments, CasCommand, DaemonArguments, Environment, Shell, StatusArguments, VERSION,
 };
 use crate::daemon::{DaemonError, Daemons, Lease, READY};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, say};
 
 /// A question that was answered with no.
 const NO: u8 = 1;
@@ -262,11 +262,11 @@ pub fn daemon(arguments: &DaemonArguments, environment: &Environment) -> Result<
     let _ = std::fs::remove_file(&socket); // left over from a daemon that died
     let store = std::fs::File::open(&root).map_err(|e| Error::io("open the store", &root, e))?;
     let settings = settings(store.into(), &socket, idle);
-    eprintln!(
-        "wakebox: serving {} at {}",
+    say(format_args!(
+        "serving {} at {}",
         settings.store_name,
         socket.display()
-    );
+    ));
     fuse_daemon::daemon::run(settings, || {})?;
     Ok(0)
 }

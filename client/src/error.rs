@@ -1,6 +1,6 @@
 //! Why a call of `wakebox` fails: one line for the user, and an exit code.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::exit_code;
@@ -116,3 +116,9 @@ impl Error {
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Tells the user one line. That nobody listens, or that there is no room for it, is no reason to
+/// end in the middle of a job, as `eprintln!` would.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "wakebox: {line}");
+}

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::cli::Environment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, say};
 use crate::exec;
 use crate::exit_code;
 use crate::images;
@@ -46,7 +46,7 @@ pub fn run(arguments: &Interactive, environment: &Environment) -> Result<u8> {
         .map_err(|error| Error::Usage(error.to_string()))?;
     let ended = exec::start(&plan, None)?.wait(None, None)?;
     if let Some(line) = run::explain(&ended, &arguments.command[0]) {
-        eprintln!("wakebox: {line}");
+        say(line);
     }
     Ok(exit_code::of_job(&ended))
 }

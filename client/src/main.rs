@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use client::cli::{Call, Command, Environment, Misuse};
+use client::error::say;
 use client::runner::Listener;
 use client::{batch, commands, exit_code, interactive, workspace};
 
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     match run(&call, &environment) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("wakebox: {error}");
+            say(&error);
             if call.is_originals() {
                 listener.tell(&error);
             }
@@ -51,7 +52,7 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
 fn explain_misuse(misuse: &Misuse, listener: &Listener) -> ExitCode {
     match misuse {
         Misuse::Original(line) => {
-            eprintln!("wakebox: {line}");
+            say(line);
             listener.tell(line);
             ExitCode::from(exit_code::ORIGINAL_USAGE)
         }

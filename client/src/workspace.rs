@@ -13,7 +13,7 @@ use cas::{RelPath, Store};
 
 use crate::cli::{Environment, RunArguments};
 use crate::daemon::Daemons;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, say};
 use crate::exec::Ended;
 use crate::exit_code;
 use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress};
@@ -56,7 +56,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let job = job(arguments, environment, &workspace, ingested)?;
     let finished = run::run(job, &store, &daemons)?;
     if let Some(line) = run::explain(&finished.ended, &arguments.command[0]) {
-        eprintln!("wakebox: {line}");
+        say(line);
     }
     let code = exit_code::of_job(&finished.ended);
     let Some(view) = finished.view else {
@@ -366,11 +366,11 @@ impl Summary {
         } else {
             format!("exit code {code}; ")
         };
-        eprintln!(
-            "wakebox: {verdict}{declared} inputs declared, {used} used; {made} outputs, {} published \
+        say(format_args!(
+            "{verdict}{declared} inputs declared, {used} used; {made} outputs, {} published \
              ({}); {seconds:.2} s",
             published.files,
             indicatif::HumanBytes(published.bytes),
-        );
+        ));
     }
 }

@@ -507,3 +507,24 @@ fn nothing_is_published_into_the_store() {
     run("echo y > .build; rm .build; mkdir .build; echo y > .build/y").expect(0);
     assert_eq!(place.read(".build/y"), b"y\n");
 }
+
+/// Regression: a line that could not be written ended the program with a panic, before the job's
+/// outputs were published, and with the panic's exit code.
+#[test]
+fn messages_that_nobody_can_read_change_nothing() {
+    needs_fuse!();
+    let place = place();
+    for (script, code) in [("echo x > out", 0), ("exec nothing", 127)] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        let mut command = place.command(["run", "--", "sh", "-c", script]);
+        let output = command.stderr(full.expect("a device")).output();
+        Outcome(output.expect("starts")).expect(code);
+    }
+    assert_eq!(place.read("out"), b"x\n");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = place.command(["run", "--", "nothing"]);
+    let output = command.stderr(writer).output();
+    Outcome(output.expect("starts")).expect(127);
+    place.expect_clean();
+}
