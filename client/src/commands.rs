@@ -19,14 +19,37 @@ const NO: u8 = 1;
 /// `wakebox cas`.
 pub fn cas(arguments: &CasArguments, environment: &Environment) -> Result<u8> {
     let root = arguments.store.resolve(environment)?;
-    let store = Store::open(&root)?;
     match &arguments.command {
-        CasCommand::Put { files } => put(&store, files),
-        CasCommand::Cat { hash } => cat(&store, digest(hash)?),
-        CasCommand::Has { hashes } => has(&store, &digests(hashes)?),
-        CasCommand::Ls => list(&store),
-        CasCommand::Path { hash } => print_path(&store, digest(hash)?),
-        CasCommand::Verify { hashes } => verify(&store, digests(hashes)?),
+        CasCommand::Put { files } => put(&Store::open(&root)?, files),
+        CasCommand::Cat { hash } => {
+            let hash = digest(hash)?;
+            cat(&existing(&root)?, hash)
+        }
+        CasCommand::Has { hashes } => {
+            let hashes = digests(hashes)?;
+            has(&existing(&root)?, &hashes)
+        }
+        CasCommand::Ls => list(&existing(&root)?),
+        CasCommand::Path { hash } => {
+            let hash = digest(hash)?;
+            print_path(&existing(&root)?, hash)
+        }
+        CasCommand::Verify { hashes } => {
+            let hashes = digests(hashes)?;
+            verify(&existing(&root)?, hashes)
+        }
+    }
+}
+
+/// A store to look into. To make one there would hide a mistyped path.
+fn existing(root: &Path) -> Result<Store> {
+    if root.join("blobs").is_dir() {
+        Ok(Store::open(root)?)
+    } else {
+        Err(Error::Usage(format!(
+            "there is no store at {}",
+            root.display()
+        )))
     }
 }
 
@@ -190,7 +213,15 @@ pub fn status(arguments: &StatusArguments, environment: &Environment) -> Result<
             continue;
         };
         let status = match lease.status() {
-            Err(DaemonError::Lost { .. }) => continue, // it is just ending
+            Err(DaemonError::Lost { source, .. }) => {
+                if source.kind() == io::ErrorKind::WouldBlock {
+                    say(format_args!(
+                        "the daemon at {} does not answer",
+                        socket.display()
+                    ));
+                }
+                continue; // else it is just ending
+            }
             other => other?,
         };
         let size = store_size(Path::new(&status.store));

@@ -21,8 +21,8 @@ use crate::runtime::RuntimeDirectory;
 /// A daemon may be ending at the moment we connect. Each try starts a new one if need be.
 const TRIES: u32 = 5;
 
-/// How long the daemon may take over a last word that nobody waits for.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long the daemon may take over an answer that no job depends on.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why there is no daemon to talk to, or what it refuses.
 #[derive(Debug, thiserror::Error)]
@@ -263,16 +263,22 @@ impl Lease {
         Ok(())
     }
 
-    /// Asks how the daemon is.
+    /// Asks how the daemon is. One that is stopped or stuck does not hold up whoever asks.
     pub fn status(&self) -> Result<Status, DaemonError> {
+        self.limit_patience();
         match self.ask("ask for the status", &Request::Status, None)?.0 {
             Reply::Status(status) => Ok(status),
             other => Err(unexpected("ask for the status", &other)),
         }
     }
 
+    fn limit_patience(&self) {
+        let _ = set_socket_timeout(&self.socket, Timeout::Recv, Some(PATIENCE));
+    }
+
     /// Asks the daemon to end when its jobs have.
     pub fn stop(&self) -> Result<(), DaemonError> {
+        self.limit_patience();
         self.ask("stop the daemon", &Request::Stop, None).map(drop)
     }
 }
@@ -282,7 +288,7 @@ impl Drop for Lease {
     /// store finds no debris.
     fn drop(&mut self) {
         if self.registered {
-            let _ = set_socket_timeout(&self.socket, Timeout::Recv, Some(FAREWELL));
+            self.limit_patience();
             let _ = self.ask("let the job go", &Request::Discard, None);
         }
     }

@@ -182,10 +182,10 @@ impl<'s> Collector<'s> {
         // writes now says nothing of the next moment.
         let quiet = !self.late_writer && is_quiet(&file);
         let (digest, size) = match disposal {
-            _ if !quiet => self.store.put_file(&file, &self.copies)?,
             Disposal::HashOnly => {
                 Digest::of_file(&file).map_err(|e| failed("hash the staged file", e))?
             }
+            _ if !quiet => self.store.put_file(&file, &self.copies)?,
             Disposal::Move => self.move_in(id, &file)?,
             Disposal::Copy => self.copy_in(id, &file)?,
         };

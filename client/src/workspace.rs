@@ -20,7 +20,7 @@ use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress}
 use crate::mount_ops::{MountOp, compile};
 use crate::output::{Collector, Disposal, Hashed, HashedEntry};
 use crate::pending::Pending;
-use crate::publish::{Publish, PublishKind, Published, publish};
+use crate::publish::{Obstacle, Publish, PublishError, PublishKind, Published, publish};
 use crate::result::{self, ResultDocument, Usage};
 use crate::run::{self, FinishedView, Job};
 use crate::sandbox::{
@@ -49,7 +49,9 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let wanted = wanted(&workspace, &arguments.outputs)?;
     let json = arguments.json.as_deref().map(Pending::create).transpose()?;
     let daemons = Daemons::from_environment(environment)?;
-    let store = Store::open(&arguments.store.resolve(environment)?)?;
+    let store = arguments.store.resolve(environment)?;
+    check_place(&workspace, &store)?;
+    let store = Store::open(&store)?;
     let ingested = ingest(arguments, &workspace, &wanted, &store, coarse)?;
     let declared = ingested.manifest.entries.len() as u64;
     let writable = writable(&ingested.manifest.entries);
@@ -65,6 +67,9 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let id = view.staging.clone();
     let (report, mut outputs) = collect(view, &store)?;
     outputs.retain(|output| has_changed(output, &writable));
+    if report.late_writer {
+        say("a process outside the sandbox has a file of the job open and may go on writing");
+    }
     if let Some(json) = json {
         json.commit(&document(&finished.ended, &report, &outputs))?;
     }
@@ -75,12 +80,15 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let published = if code == 0 || arguments.publish_on_failure {
         let chosen = outputs.iter().filter(|output| is_wanted(output, &wanted));
         let chosen: Vec<_> = chosen.map(to_publish).collect();
+        spare_repositories(&workspace, &wanted, &chosen)?;
         publish(&workspace, &store, &chosen, started, &id)?
     } else {
         Published { files: 0, bytes: 0 }
     };
     if !arguments.quiet {
-        let (used, made) = (report.inputs.len(), outputs.len());
+        let is_directory = |output: &&Hashed| matches!(output.entry, HashedEntry::Directory { .. });
+        let made = outputs.len() - outputs.iter().filter(is_directory).count();
+        let used = report.inputs.len();
         let seconds = finished.ended.wall.as_secs_f64();
         Summary {
             declared,
@@ -89,9 +97,26 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
             published,
             seconds,
         }
-        .print(code);
+        .print(&finished.ended);
     }
     Ok(code)
+}
+
+/// Refuses places that cannot work, before anything is made in them.
+fn check_place(workspace: &Path, store: &Path) -> Result<()> {
+    let refuse = |why: String| Err(Error::Usage(why));
+    let absolute = std::path::absolute(store).unwrap_or_else(|_| store.into());
+    let store = absolute.canonicalize().unwrap_or(absolute);
+    if workspace == Path::new("/") {
+        return refuse("the workspace cannot be /: a job's view would cover its programs".into());
+    }
+    if workspace.starts_with(&store) {
+        let (workspace, store) = (workspace.display(), store.display());
+        return refuse(format!(
+            "the workspace {workspace} lies inside the store {store}; move one of them"
+        ));
+    }
+    Ok(())
 }
 
 /// Takes what the job made into the store, and lets the job go.
@@ -294,6 +319,31 @@ fn check_wanted(wanted: &[RelPath], outputs: &[Hashed]) -> Result<()> {
     }
 }
 
+/// Refuses to replace what a git repository of the workspace remembers, unless it was asked for. A
+/// job that works with git makes a repository of its own in its view, and never sees that there is
+/// one in the workspace: publishing it would lose the history.
+fn spare_repositories(workspace: &Path, wanted: &[RelPath], outputs: &[Publish]) -> Result<()> {
+    let refuse = |output: &Publish| {
+        let names: Vec<_> = output.path.names().collect();
+        let at = names.iter().position(|name| name.as_bytes() == b".git")?;
+        let repository = RelPath::from_names(names[..=at].iter().copied())?;
+        let asked = wanted.iter().any(|path| path.starts_with(&repository));
+        let there = workspace
+            .join(repository.as_path())
+            .symlink_metadata()
+            .is_ok();
+        (there && !asked).then(|| output.path.clone())
+    };
+    match outputs.iter().find_map(refuse) {
+        Some(path) => Err(PublishError::Refused {
+            path,
+            obstacle: Obstacle::Repository,
+        }
+        .into()),
+        None => Ok(()),
+    }
+}
+
 fn to_publish(output: &Hashed) -> Publish {
     let time = |seconds: i64, nanoseconds: i64| {
         seconds
@@ -353,7 +403,7 @@ fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocumen
 }
 
 impl Summary {
-    fn print(&self, code: u8) {
+    fn print(&self, ended: &Ended) {
         let Self {
             declared,
             used,
@@ -361,10 +411,10 @@ impl Summary {
             published,
             seconds,
         } = self;
-        let verdict = if code == 0 {
-            String::new()
-        } else {
-            format!("exit code {code}; ")
+        let verdict = match exit_code::of_job(ended) {
+            _ if ended.timed_out => "time limit exceeded; ".into(),
+            0 => String::new(),
+            code => format!("exit code {code}; "),
         };
         say(format_args!(
             "{verdict}{declared} inputs declared, {used} used; {made} outputs, {} published \

@@ -10,6 +10,7 @@ mod lifecycle;
 mod mounts;
 mod original;
 mod parallel;
+mod reckless;
 mod run;
 mod schemas;
 mod semantics;

@@ -61,10 +61,9 @@ fn what_is_put_can_be_found_again() {
     );
     assert!(place.debris().is_empty());
     // The store is elsewhere when told so.
-    assert_eq!(
-        cas(&place, &["--store", "other", "ls"]).expect(0).stdout(),
-        ""
-    );
+    cas(&place, &["--store", "other", "put", "/dev/null"]).expect(0);
+    let listed = cas(&place, &["--store", "other", "ls"]).expect(0).stdout();
+    assert_eq!(listed, format!("{} 0\n", Digest::of(b"")));
 }
 
 #[test]
@@ -170,7 +169,9 @@ fn a_wrong_call_is_told() {
     assert!(told(cas(&place, &["put", "no-such-file"]), 125).contains("no-such-file"));
     assert!(told(cas(&place, &["put", "."]), 125).contains('.'));
     place.write("occupied", "");
-    assert!(told(cas(&place, &["--store", "occupied", "ls"]), 125).contains("occupied"));
+    assert!(told(cas(&place, &["--store", "occupied", "ls"]), 2).contains("occupied"));
+    let put = ["--store", "occupied", "put", "occupied"];
+    assert!(told(cas(&place, &put), 125).contains("occupied"));
     assert!(
         told(
             place

@@ -68,6 +68,9 @@ pub enum Obstacle {
     /// The destination is a blob, or what else the store keeps.
     #[error("the store is there, which only wakebox writes to")]
     InStore,
+    /// The destination is the history of a git repository.
+    #[error("it belongs to a git repository of the workspace; name it with -o to replace it")]
+    Repository,
     /// The destination of a file or link is a directory.
     #[error("a directory is in the way")]
     IsDirectory,

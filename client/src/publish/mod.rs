@@ -13,8 +13,7 @@ mod temporary;
 use std::path::Path;
 
 use cas::copy::Copier;
-use cas::{Digest, Name, RelPath, Store};
-use rayon::prelude::*;
+use cas::{Digest, Name, RelPath, Store, parallel};
 
 pub use error::{Obstacle, Partial, PublishError};
 
@@ -22,11 +21,6 @@ use directories::Created;
 use error::At;
 use root::Root;
 use temporary::{Job, Temporary, temporary_name};
-
-/// Up to so many outputs are published by one thread. Measured with two cores on tmpfs: a small
-/// output takes 15 µs, to start the pool of threads 200 µs, and in one directory threads exclude
-/// each other when they create files, so 128 small outputs gain nothing. Large ones do.
-const SERIAL_UP_TO: usize = 64;
 
 /// One output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +95,7 @@ pub fn publish(
     // Declared before the temporaries, so it is dropped after them, when they are empty.
     let created = Created::make(&root, store, outputs)?;
     let mut staged = stage_all(&job, outputs)?;
-    try_map(&staged, |_, temporary| {
+    parallel::try_map(&staged, |temporary| {
         temporary.check_again().at(temporary.path())
     })?;
     let moved = rename_all(&mut staged);
@@ -137,25 +131,11 @@ fn stage_all<'a>(
     job: &'a Job<'a>,
     outputs: &'a [Publish],
 ) -> Result<Vec<Temporary<'a>>, PublishError> {
-    let staged = try_map(outputs, |number, output| {
+    let numbered: Vec<_> = outputs.iter().enumerate().collect();
+    let staged = parallel::try_map(&numbered, |&(number, output)| {
         job.stage(number, output).at(&output.path)
     })?;
     Ok(staged.into_iter().flatten().collect())
-}
-
-/// Applies a fallible function to all items, by many threads if there are many, and stops at
-/// the first failure.
-fn try_map<'i, T: Sync, R: Send, E: Send>(
-    items: &'i [T],
-    apply: impl Fn(usize, &'i T) -> Result<R, E> + Sync,
-) -> Result<Vec<R>, E> {
-    if items.len() > SERIAL_UP_TO {
-        let numbered = items.par_iter().enumerate();
-        numbered.map(|(number, item)| apply(number, item)).collect()
-    } else {
-        let numbered = items.iter().enumerate();
-        numbered.map(|(number, item)| apply(number, item)).collect()
-    }
 }
 
 /// By one thread: renames in one directory exclude each other in the kernel, and one that fails
