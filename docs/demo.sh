@@ -10,7 +10,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 
 say "Building wakebox"
-cargo build --release --quiet --package wakebox
+cargo build --release --package wakebox
 wakebox=$PWD/target/release/wakebox
 source=$(cargo metadata --format-version 1 --quiet | grep -o '"[^"]*/bzip2-sys-[^"]*/Cargo.toml"' | head -n 1 | tr -d '"')
 source=${source%/Cargo.toml}/bzip2-1.0.8
