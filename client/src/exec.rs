@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::sandbox::plan::{Draft, Plan};
 use crate::sandbox::{
-    Ends, Prepared, Reaped, Report, STOPPING, Usage, default_child_signal, is_missing,
-    open_signals, reap, receive, run_init, spawn,
+    Ends, INTERRUPT, Prepared, QUIT, Reaped, Report, STOP, STOPPING, Usage, default_child_signal,
+    is_missing, open_signals, reap, receive, run_init, spawn,
 };
 pub use crate::sandbox::{SandboxError, Serve, SignalHold};
 
@@ -55,7 +55,7 @@ pub struct Ended {
     /// From [`start`] to the end of the last process, set-up included.
     pub wall: Duration,
     /// The last signal that told the client to stop. After SIGTERM and SIGHUP the job was
-    /// killed; SIGINT and SIGQUIT went from the terminal to the job too, which chose for
+    /// killed; SIGINT and SIGQUIT reached the job, from the terminal or through us, and it chose for
     /// itself.
     pub interrupted: Option<i32>,
 }
@@ -72,6 +72,8 @@ pub struct Running {
     signals: OwnedFd,
     plan: Draft,
     started: Instant,
+    /// Whether the command is in a process group of its own.
+    own_group: bool,
     reaped: bool,
     /// Last, so that the signals come through only when everything else was cleaned up. It
     /// also keeps this value on its thread, with which the job dies (`PR_SET_PDEATHSIG`).
@@ -100,6 +102,7 @@ pub fn start(plan: &Plan, serve: Option<Serve<'_>>) -> Result<Running, SandboxEr
         report: report_in,
         alive: alive_in,
     };
+    let own_group = prepared.has_own_group();
     let (pid, pidfd) = spawn(prepared.namespaces(), move || {
         // Owned here, so that the client's copies are closed when this is dropped there.
         let ends = ends;
@@ -115,6 +118,7 @@ pub fn start(plan: &Plan, serve: Option<Serve<'_>>) -> Result<Running, SandboxEr
         signals,
         plan: plan.contents().clone(),
         started,
+        own_group,
         reaped: false,
         _hold: hold,
     })
@@ -184,12 +188,24 @@ impl Running {
         loop {
             let seen = self.sleep(deadline, daemon)?;
             if seen.signal {
-                *interrupted = read_signals(self.signals.as_fd())?.or(*interrupted);
+                let signal = read_signals(self.signals.as_fd())?;
+                self.pass_on(signal);
+                *interrupted = signal.or(*interrupted);
             }
             if let Some(stop) = decide(seen, deadline, *interrupted) {
                 return Ok(stop);
             }
         }
+    }
+
+    /// Ctrl-C and its like come to the client's process group, which the command may have left.
+    fn pass_on(&self, signal: Option<i32>) {
+        let word = match signal {
+            Some(libc::SIGINT) if self.own_group => INTERRUPT,
+            Some(libc::SIGQUIT) if self.own_group => QUIT,
+            _ => return,
+        };
+        let _ended = send(&self.alive, &word, SendFlags::NOSIGNAL);
     }
 
     fn sleep(
@@ -220,7 +236,7 @@ impl Running {
     /// Lets init kill the job, which can count what the job took, and does so itself when
     /// init has no time for it: during the set-up it waits for daemons and file systems.
     fn ask_then_kill(&self) {
-        let _deaf = send(&self.alive, b"x", SendFlags::NOSIGNAL);
+        let _deaf = send(&self.alive, &STOP, SendFlags::NOSIGNAL);
         let mut job = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let _in_any_case = poll(&mut job, Some(&PATIENCE));
         self.kill();

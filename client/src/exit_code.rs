@@ -45,8 +45,8 @@ pub fn of_job(ended: &Ended) -> u8 {
     }
 }
 
-/// The signal that made us kill the job. SIGINT and SIGQUIT are none: the job had them from the
-/// terminal itself, and what it made of them is its status.
+/// The signal that made us kill the job. SIGINT and SIGQUIT are none: the job had them, from the
+/// terminal or through us, and what it made of them is its status.
 pub fn stopped(ended: &Ended) -> Option<i32> {
     ended
         .interrupted

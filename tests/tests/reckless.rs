@@ -85,3 +85,23 @@ fn a_store_that_is_not_there_is_not_made_by_looking() {
     }
     assert!(!place.workspace().join("nowhere").exists());
 }
+
+/// Regression: a process group reaches across PID namespaces, so `kill 0`, common in traps, took
+/// the client, and whoever had started it.
+#[test]
+fn a_job_that_kills_its_group_kills_nobody_else() {
+    needs_fuse!();
+    let place = Place::new();
+    place.write("in", "x");
+    for (signal, number) in [("INT", 2), ("KILL", 9), ("TERM", 15)] {
+        let script = format!("echo made > out; kill -{signal} 0; sleep 10");
+        let mut command = place.command(["run", "--quiet", "--publish-on-failure", "--"]);
+        command
+            .args(["sh", "-c", &script])
+            .stdin(std::process::Stdio::null());
+        let output = command.output().expect("starts");
+        wakebox_tests::Outcome(output).expect(128 + number);
+        assert_eq!(place.read("out"), b"made\n", "{signal}");
+        std::fs::remove_file(place.workspace().join("out")).expect("published");
+    }
+}

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FileType, Mode, OFlags, open, stat};
 use rustix::io::Errno;
-use rustix::process::{chdir, setrlimit};
+use rustix::process::{chdir, setpgid, setrlimit};
 use rustix::stdio::dup2_stdin;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
@@ -59,6 +59,9 @@ pub(crate) fn is_missing(errno: Errno) -> bool {
 }
 
 fn make_ready(command: &Command) -> Result<(), Failure> {
+    if command.own_group {
+        setpgid(None, None).at(Stage::OwnGroup)?;
+    }
     set_no_new_privs(true).at(Stage::NoNewPrivileges)?;
     drop_capabilities().at(Stage::DropCapabilities)?;
     chdir(&*command.cwd).at(Stage::ChangeDirectory)?;

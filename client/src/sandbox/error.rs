@@ -207,6 +207,7 @@ fn fixed(stage: Stage) -> &'static str {
         Stage::ProtectInit => "cannot protect the first process of the sandbox",
         Stage::Fork => "cannot fork the command",
         Stage::DropCapabilities => "cannot drop capabilities",
+        Stage::OwnGroup => "cannot make a process group of its own",
         Stage::NoNewPrivileges => "cannot give up new privileges",
         Stage::ChangeDirectory => "cannot change the directory",
         Stage::OpenStdin => "cannot open standard input",

@@ -13,7 +13,8 @@ use rustix::io::{Errno, read, write};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, chdir, set_dumpable_behavior, set_parent_process_death_signal,
+    DumpableBehavior, Pid, Signal, chdir, kill_process_group, set_dumpable_behavior,
+    set_parent_process_death_signal,
 };
 use rustix::stdio::stderr;
 use rustix::system::{setdomainname, sethostname};
@@ -26,6 +27,7 @@ use super::mounts::Root;
 use super::prepare::{Action, IdMaps, Prepared};
 use super::report::{At, Failure, Report, Stage, Words, send};
 use super::usage::{Ended, Usage};
+use super::{INTERRUPT, QUIT};
 use super::{command, mounts, squashfs, view};
 
 /// The child's ends of what connects it to the client.
@@ -34,7 +36,7 @@ pub(crate) struct Ends {
     /// Where reports are written.
     pub(crate) report: OwnedFd,
     /// Hangs up when the client is gone, which holds the only other end; a byte asks for the
-    /// end of the job.
+    /// end of the job, or for a signal to it.
     pub(crate) alive: OwnedFd,
 }
 
@@ -214,20 +216,34 @@ fn run_command(prepared: &Prepared<'_>, ends: &Ends) -> Result<(), Failure> {
     // So that a pipe the client's caller reads from ends with the job's last holder of it.
     close_standard().at(Stage::MarkDescriptors)?;
     loop {
-        let asked_to_stop = sleep(&children, &ends.alive).at(Stage::WatchChildren)?;
+        let word = sleep(&children, &ends.alive).at(Stage::WatchChildren)?;
         if let Some(ended) = reap_until(main, prepared)? {
             send(&ends.report, &Report::Ended(ended));
             return Ok(());
         }
-        if asked_to_stop {
-            send(&ends.report, &Report::Stopped(kill_and_count()));
-            return Ok(());
+        match word {
+            Word::None => {}
+            // The only error is that the group has ended already.
+            Word::Signal(signal) => drop(kill_process_group(main, signal)),
+            Word::Stop => {
+                send(&ends.report, &Report::Stopped(kill_and_count()));
+                return Ok(());
+            }
         }
     }
 }
 
-/// Sleeps until a child ends or the client says or hangs up something; returns whether it did.
-fn sleep(children: &OwnedFd, alive: &OwnedFd) -> Result<bool, Errno> {
+/// What the client says.
+enum Word {
+    None,
+    /// A signal to its process group, which the command has left.
+    Signal(Signal),
+    /// The job shall end; a hang-up means the same.
+    Stop,
+}
+
+/// Sleeps until a child ends or the client says or hangs up something; returns what it said.
+fn sleep(children: &OwnedFd, alive: &OwnedFd) -> Result<Word, Errno> {
     let mut watched = [
         PollFd::new(children, PollFlags::IN),
         PollFd::new(alive, PollFlags::IN),
@@ -238,7 +254,17 @@ fn sleep(children: &OwnedFd, alive: &OwnedFd) -> Result<bool, Errno> {
         // Several ends may share one record; `reap_until` does not count them.
         read(children, &mut [0; size_of::<libc::signalfd_siginfo>()])?;
     }
-    Ok(client)
+    if client { hear(alive) } else { Ok(Word::None) }
+}
+
+fn hear(alive: &OwnedFd) -> Result<Word, Errno> {
+    let mut word = [0];
+    read(alive, &mut word)?;
+    Ok(match word {
+        INTERRUPT => Word::Signal(Signal::INT),
+        QUIT => Word::Signal(Signal::QUIT),
+        _ => Word::Stop,
+    })
 }
 
 /// Reaps whoever has ended; stops at the main process.

@@ -41,6 +41,12 @@ pub(crate) use init::{Ends, run as run_init};
 pub(crate) use prepare::Prepared;
 pub(crate) use report::{Report, receive};
 pub(crate) use signals::STOPPING;
+
+/// What the client says to init by the socket whose hang-up means that it is gone: a signal for the
+/// command's process group, or that the job shall end.
+pub(crate) const INTERRUPT: [u8; 1] = *b"i";
+pub(crate) const QUIT: [u8; 1] = *b"q";
+pub(crate) const STOP: [u8; 1] = *b"x";
 pub(crate) use usage::{Ended as Reaped, Usage};
 
 /// Has every descriptor but standard input, output and error closed by the next exec: what a

@@ -116,6 +116,8 @@ pub(super) struct Command {
     pub(super) cwd: CString,
     pub(super) stdin: Option<CString>,
     pub(super) limits: Vec<Limit>,
+    /// Whether it leaves the client's process group for one of its own.
+    pub(super) own_group: bool,
     /// Files to try, in order.
     pub(super) candidates: Vec<CString>,
     /// Whether the candidates come from `PATH`, so that what cannot be run is passed over.
@@ -138,6 +140,11 @@ pub(crate) struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
+    /// Whether signals to the client's process group have to be passed on to the command.
+    pub(crate) fn has_own_group(&self) -> bool {
+        self.command.own_group
+    }
+
     /// Allocates all that carrying the plan out takes.
     ///
     /// # Errors
@@ -302,9 +309,19 @@ fn command(draft: &Draft) -> Result<Command, PlanError> {
         candidates: candidates(program, searched, &draft.env)?,
         searched,
         limits: draft.limits.clone(),
+        own_group: !reads_terminal(&draft.stdin),
         argv: CStrings::new(argument_strings(&draft.argv)?),
         env: CStrings::new(environment_strings(&draft.env)?),
     })
+}
+
+/// Whether the command may read from a terminal. Then it has to stay in the group that the terminal
+/// listens to; any other group is stopped when it reads.
+///
+/// Otherwise it gets a group of its own, because a process group reaches across PID namespaces:
+/// `kill 0`, common in traps, would take the client and whoever else is in its group, such as make.
+fn reads_terminal(stdin: &Stdin) -> bool {
+    matches!(stdin, Stdin::Inherit) && rustix::termios::isatty(rustix::stdio::stdin())
 }
 
 fn candidates(

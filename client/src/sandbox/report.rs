@@ -59,6 +59,7 @@ pub(crate) enum Stage {
     ProtectInit,
     Fork,
     DropCapabilities,
+    OwnGroup,
     NoNewPrivileges,
     ChangeDirectory,
     OpenStdin,
@@ -69,7 +70,7 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// All, in the order of their numbers: how a byte becomes a stage again.
-    const ALL: [Self; 39] = [
+    const ALL: [Self; 40] = [
         Self::DieWithClient,
         Self::ClientGone,
         Self::OwnProc,
@@ -103,6 +104,7 @@ impl Stage {
         Self::ProtectInit,
         Self::Fork,
         Self::DropCapabilities,
+        Self::OwnGroup,
         Self::NoNewPrivileges,
         Self::ChangeDirectory,
         Self::OpenStdin,

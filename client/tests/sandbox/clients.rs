@@ -71,9 +71,10 @@ fn sigterm_and_sighup_kill_the_job() {
 }
 
 #[test]
-fn sigint_is_the_jobs_own_business() {
-    // 1.00... seconds: found like a marker, but over soon.
-    let sleep = format!("1.000{}", marker(13));
-    let output = told(&sleep, Signal::INT);
-    assert!(output.contains("Exited(0) Some(2)"), "{output}");
+fn sigint_and_sigquit_are_passed_on_to_a_job_that_reads_no_terminal() {
+    // It is in a process group of its own, so a terminal's Ctrl-C comes to the client only.
+    let output = told(&marker(13), Signal::INT);
+    assert!(output.contains("Signaled(2) Some(2)"), "{output}");
+    let output = told(&marker(14), Signal::QUIT);
+    assert!(output.contains("Signaled(3) Some(3)"), "{output}");
 }
