@@ -11,6 +11,7 @@ mod mounts;
 mod original;
 mod parallel;
 mod reckless;
+mod reference;
 mod run;
 mod schemas;
 mod semantics;
