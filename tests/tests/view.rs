@@ -5,4 +5,4 @@ mod inputs;
 #[path = "view/made.rs"]
 mod made;
 #[path = "view/steps.rs"]
-mod steps;
+pub(crate) mod steps;
