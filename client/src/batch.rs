@@ -57,6 +57,7 @@ fn attempt(
         job.stdin = Stdin::Inherit;
     }
     if arguments.force_shell {
+        job.stdin = Stdin::Terminal;
         let hint = "To execute the original command:\n\teval $WAKEBOX_CMD";
         let _ = writeln!(std::io::stderr(), "{hint}");
     }

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::sandbox::plan::{Draft, Plan};
 use crate::sandbox::{
-    Ends, INTERRUPT, Prepared, QUIT, Reaped, Report, STOP, STOPPING, Usage, default_child_signal,
-    is_missing, open_signals, reap, receive, run_init, spawn,
+    Ends, INTERRUPT, Prepared, QUIT, Reaped, Report, STOP, STOPPING, Terminal, Usage,
+    default_child_signal, is_missing, open_signals, reap, receive, run_init, spawn,
 };
 pub use crate::sandbox::{SandboxError, Serve, SignalHold};
 
@@ -75,6 +75,8 @@ pub struct Running {
     /// Whether the command is in a process group of its own.
     own_group: bool,
     reaped: bool,
+    /// Taken back when all processes of the job are gone.
+    _terminal: Option<Terminal>,
     /// Last, so that the signals come through only when everything else was cleaned up. It
     /// also keeps this value on its thread, with which the job dies (`PR_SET_PDEATHSIG`).
     _hold: SignalHold,
@@ -92,6 +94,7 @@ pub struct Running {
 pub fn start(plan: &Plan, serve: Option<Serve<'_>>) -> Result<Running, SandboxError> {
     let started = Instant::now();
     let hold = SignalHold::new();
+    let terminal = Terminal::of_client();
     let prepared = Prepared::new(plan, serve)?;
     let signals = open_signals(&STOPPING).map_err(client("cannot listen for signals"))?;
     let (report, report_in) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
@@ -120,6 +123,7 @@ pub fn start(plan: &Plan, serve: Option<Serve<'_>>) -> Result<Running, SandboxEr
         started,
         own_group,
         reaped: false,
+        _terminal: terminal,
         _hold: hold,
     })
 }

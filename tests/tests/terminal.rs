@@ -1,4 +1,9 @@
-//! `wakebox run` at a terminal, and unchanged files that are not read again.
+//! Jobs at a terminal, and unchanged files that are not read again.
+
+#[path = "terminal/pty.rs"]
+mod pty;
+#[path = "terminal/session.rs"]
+mod session;
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;

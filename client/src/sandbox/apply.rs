@@ -246,6 +246,13 @@ pub(super) fn raise_loopback(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     if done == 0 { Ok(()) } else { Err(last()) }
 }
 
+/// The own process group, unless it is one of an outer pid namespace and has no number here,
+/// of which rustix does not think.
+pub(super) fn own_group() -> Option<Pid> {
+    // SAFETY: takes nothing and cannot fail.
+    Pid::from_raw(unsafe { libc::getpgrp() })
+}
+
 /// A set of signals.
 #[derive(Clone, Copy)]
 pub(super) struct SignalSet(libc::sigset_t);

@@ -15,6 +15,7 @@ use rustix::thread::{
 use super::apply::{close_all_on_exec, default_signals, execute};
 use super::prepare::Command;
 use super::report::{At, Failure, Report, Stage, Words, send};
+use super::terminal;
 
 /// What a job that is root inside may do there: Docker's default list. They hold in the
 /// job's own user namespace only; `NET_RAW` is left out, `SYS_ADMIN` never was in.
@@ -39,6 +40,10 @@ pub(super) const CANNOT_RUN: i32 = 126;
 /// Becomes the command, or tells through `report` why not and returns the exit
 /// code.
 pub(super) fn run(command: &Command, report: BorrowedFd<'_>) -> i32 {
+    if command.foreground {
+        // With all signals blocked still: the terminal stops those who ask from the background.
+        terminal::take();
+    }
     default_signals();
     if let Err(failure) = make_ready(command) {
         send(report, &Report::Failed(failure, Words::NONE));

@@ -167,7 +167,7 @@ fn path_of(failure: Failure, plan: &Draft) -> PathBuf {
 fn stdin_path(stdin: &Stdin) -> Option<&Path> {
     match stdin {
         Stdin::Open(path) => Some(path),
-        Stdin::Inherit => None,
+        Stdin::Inherit | Stdin::Terminal => None,
     }
 }
 

@@ -29,6 +29,7 @@ mod prepare;
 mod report;
 mod signals;
 mod squashfs;
+mod terminal;
 mod usage;
 mod view;
 
@@ -41,13 +42,14 @@ pub(crate) use init::{Ends, run as run_init};
 pub(crate) use prepare::Prepared;
 pub(crate) use report::{Report, receive};
 pub(crate) use signals::STOPPING;
+pub(crate) use terminal::Terminal;
+pub(crate) use usage::{Ended as Reaped, Usage};
 
 /// What the client says to init by the socket whose hang-up means that it is gone: a signal for the
 /// command's process group, or that the job shall end.
 pub(crate) const INTERRUPT: [u8; 1] = *b"i";
 pub(crate) const QUIT: [u8; 1] = *b"q";
 pub(crate) const STOP: [u8; 1] = *b"x";
-pub(crate) use usage::{Ended as Reaped, Usage};
 
 /// Has every descriptor but standard input, output and error closed by the next exec: what a
 /// caller left open reaches neither a job nor the daemon.

@@ -135,6 +135,10 @@ pub enum Stdin {
     /// The client's own.
     #[default]
     Inherit,
+    /// The client's own, and while the client has that terminal in its foreground, the command has
+    /// it instead: for shells that control jobs. Keys that stop or interrupt do not reach the client
+    /// then, so this is not for commands that do not mind them.
+    Terminal,
     /// A file opened read-only inside the sandbox; relative to the working directory.
     Open(PathBuf),
 }

@@ -15,6 +15,7 @@ use super::error::SandboxError;
 use super::plan::{
     Draft, Limit, Plan, PlanError, Stdin, Step, argument_strings, c_string, environment_strings,
 };
+use super::terminal::Terminal;
 
 /// What execvp(3) of glibc used to search when there is no `PATH`, and the original still does.
 const DEFAULT_PATH: &str = ".:/bin:/usr/bin";
@@ -115,6 +116,8 @@ pub(super) struct View<'a> {
 pub(super) struct Command {
     pub(super) cwd: CString,
     pub(super) stdin: Option<CString>,
+    /// Whether it gets the terminal.
+    pub(super) foreground: bool,
     pub(super) limits: Vec<Limit>,
     /// Whether it leaves the client's process group for one of its own.
     pub(super) own_group: bool,
@@ -300,28 +303,31 @@ fn command(draft: &Draft) -> Result<Command, PlanError> {
     let program = draft.argv.first().ok_or(PlanError::NoCommand)?;
     let searched = !program.as_bytes().contains(&b'/');
     let stdin = match &draft.stdin {
-        Stdin::Inherit => None,
+        Stdin::Inherit | Stdin::Terminal => None,
         Stdin::Open(path) => Some(c_string("standard input", path.as_os_str())?),
     };
+    let foreground = draft.stdin == Stdin::Terminal && Terminal::of_client().is_some();
     Ok(Command {
         cwd: c_string("working directory", draft.cwd.as_os_str())?,
         stdin,
+        foreground,
         candidates: candidates(program, searched, &draft.env)?,
         searched,
         limits: draft.limits.clone(),
-        own_group: !reads_terminal(&draft.stdin),
+        own_group: foreground || !reads_terminal(&draft.stdin),
         argv: CStrings::new(argument_strings(&draft.argv)?),
         env: CStrings::new(environment_strings(&draft.env)?),
     })
 }
 
-/// Whether the command may read from a terminal. Then it has to stay in the group that the terminal
+/// Whether the command may read from a terminal. Then, unless it is given the terminal, it has to stay in the group that the terminal
 /// listens to; any other group is stopped when it reads.
 ///
 /// Otherwise it gets a group of its own, because a process group reaches across PID namespaces:
 /// `kill 0`, common in traps, would take the client and whoever else is in its group, such as make.
 fn reads_terminal(stdin: &Stdin) -> bool {
-    matches!(stdin, Stdin::Inherit) && rustix::termios::isatty(rustix::stdio::stdin())
+    matches!(stdin, Stdin::Inherit | Stdin::Terminal)
+        && rustix::termios::isatty(rustix::stdio::stdin())
 }
 
 fn candidates(
