@@ -4,6 +4,7 @@
 mod architecture;
 mod bad_input;
 mod batch;
+mod compatibility;
 mod compile;
 mod differential;
 mod lifecycle;

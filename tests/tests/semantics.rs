@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The functions that carry `#[test]` below a folder.
-fn tests_below(folder: &Path, found: &mut BTreeSet<String>) {
+pub(crate) fn tests_below(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         if path.is_dir() {
@@ -19,7 +19,7 @@ fn tests_below(folder: &Path, found: &mut BTreeSet<String>) {
 }
 
 /// The rows of all tables, cell by cell, without headings.
-fn rows(document: &str) -> Vec<Vec<&str>> {
+pub(crate) fn rows(document: &str) -> Vec<Vec<&str>> {
     let lines: Vec<_> = document.lines().collect();
     let is_rule = |line: &str| line.starts_with("|--") || line.starts_with("| --");
     let heads_table = |at: usize| lines.get(at + 1).is_some_and(|next| is_rule(next));

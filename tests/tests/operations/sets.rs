@@ -115,8 +115,11 @@ fn what_fails_is_no_input_and_counts_no_bytes() {
     assert_eq!(operated.result["usage"]["inbytes"], 0);
 }
 
+/// Mode, time, inode and content.
+type Seen = (u32, i64, u64, Option<Vec<u8>>);
+
 /// All that a user could notice of a tree.
-fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, i64, u64, Option<Vec<u8>>)> {
+fn tree(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -12,7 +12,16 @@ use crate::view::steps::*;
 pub(super) type Row = (&'static str, Vec<(Operation, Expect)>);
 
 pub(super) fn rows() -> Vec<Row> {
-    [looking(), opening(), moving(), making(), changing(), data()].concat()
+    [
+        looking(),
+        opening(),
+        moving(),
+        making(),
+        changing(),
+        writing(),
+        sharing(),
+    ]
+    .concat()
 }
 
 fn own(path: &str) -> (Operation, Expect) {
@@ -358,23 +367,12 @@ fn changing() -> Vec<Row> {
     ]
 }
 
-fn data() -> Vec<Row> {
+fn writing() -> Vec<Row> {
     let allocate = |slot, flags| Operation::Allocate {
         slot,
         flags,
         offset: 0,
         length: 4096,
-    };
-    let copy = |slot, from| Operation::CopyRange {
-        slot,
-        offset: 0,
-        from,
-        from_offset: 0,
-        length: 9,
-    };
-    let sync = |slot| Operation::Sync {
-        slot,
-        data_only: false,
     };
     let punch = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
     vec![
@@ -414,6 +412,22 @@ fn data() -> Vec<Row> {
                 ),
             ],
         ),
+    ]
+}
+
+fn sharing() -> Vec<Row> {
+    let copy = |slot, from| Operation::CopyRange {
+        slot,
+        offset: 0,
+        from,
+        from_offset: 0,
+        length: 9,
+    };
+    let sync = |slot| Operation::Sync {
+        slot,
+        data_only: false,
+    };
+    vec![
         (
             "mmap, shared (D5, D12)",
             vec![
