@@ -320,8 +320,8 @@ fn command(draft: &Draft) -> Result<Command, PlanError> {
     })
 }
 
-/// Whether the command may read from a terminal. Then, unless it is given the terminal, it has to stay in the group that the terminal
-/// listens to; any other group is stopped when it reads.
+/// Whether the command may read from a terminal. Then, unless it is given the terminal, it has to
+/// stay in the group that the terminal listens to; any other group is stopped when it reads.
 ///
 /// Otherwise it gets a group of its own, because a process group reaches across PID namespaces:
 /// `kill 0`, common in traps, would take the client and whoever else is in its group, such as make.
