@@ -26,6 +26,16 @@ pub struct Store {
     names: AtomicU64,
 }
 
+/// What the names of staging directories begin with that are no job's.
+const OURS: &str = "wakebox-";
+
+/// Whether a name in the staging area is one that this program makes. All others are their
+/// makers' business.
+pub fn is_own_staging(name: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    name.starts_with(OURS) || name.len() == 16 && name.bytes().all(is_digit)
+}
+
 impl Store {
     /// Opens the store at `root`, making its directories where they are missing.
     pub fn open(root: &Path) -> Result<Self> {
@@ -123,11 +133,12 @@ impl Store {
         Ok(bytes)
     }
 
-    /// A new, empty staging directory with a name that no other process uses.
+    /// A new, empty staging directory with a name that no other process uses. No other program's
+    /// either: callers have directories of their own in the staging area.
     pub fn new_staging(&self, purpose: &str) -> Result<Arc<StagingDirectory>> {
         loop {
             let number = self.names.fetch_add(1, Ordering::Relaxed);
-            let name = format!("{purpose}.{}.{number}", std::process::id());
+            let name = format!("{OURS}{purpose}.{}.{number}", std::process::id());
             match StagingDirectory::create(self.staging.as_fd(), &name) {
                 // A process of the same number, in another PID namespace or before a crash.
                 Err(Error::Io { source, .. })
@@ -139,14 +150,14 @@ impl Store {
 
     /// Removes what imports that were killed have left in the staging area.
     pub fn sweep_imports(&self) {
-        let is_import = |name: &str| name.split('.').count() == 3;
+        let is_import = |name: &str| name.starts_with(OURS);
         crate::staging::sweep(self.staging.as_fd(), is_import, |_| true);
     }
 
     /// Removes what jobs have left whose daemon was killed while they ran: nobody knows what the
     /// files are. Those of jobs that had ended can be recovered, or belong to who ran them.
     pub fn sweep_jobs(&self) {
-        let is_job = |name: &str| !name.contains('.');
+        let is_job = |name: &str| is_own_staging(name) && !name.starts_with(OURS);
         let is_lost = |directory: BorrowedFd<'_>| {
             Recovery::read(directory).is_some_and(|manifest| manifest.job == JobState::Running)
         };
@@ -313,6 +324,29 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    /// Regression: a caller's directory `name.pid.number` was taken for that of a dead process.
+    #[test]
+    fn a_sweep_leaves_the_directories_of_callers_alone() {
+        let (root, store) = store();
+        let staging = root.path().join("staging");
+        let of_callers = ["job-4.7.0", "put.1.0", "A123456789abcdef", "x"];
+        for name in of_callers {
+            std::fs::create_dir(staging.join(name)).unwrap();
+            File::create(staging.join(name).join("in")).unwrap();
+            assert!(!is_own_staging(name), "{name}");
+        }
+        let left = staging.join(format!("{OURS}put.1.0"));
+        std::fs::create_dir(&left).unwrap();
+        let alive = store.new_staging("put").unwrap();
+        store.sweep_imports();
+        store.sweep_jobs();
+        assert!(!left.exists() && staging.join(alive.name()).exists());
+        for name in of_callers {
+            assert!(staging.join(name).join("in").exists(), "{name}");
+        }
+        assert!(is_own_staging("0123456789abcdef") && is_own_staging(alive.name()));
     }
 
     #[test]
