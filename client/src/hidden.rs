@@ -1,6 +1,8 @@
 //! What a job must not reach under any name: the store, and the daemon's sockets.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+
+use cas::store::is_own_staging;
 
 use crate::sandbox::plan::Step;
 
@@ -54,16 +56,35 @@ fn begins_root(step: &Step) -> bool {
 }
 
 /// A bind of a part of a secret, which could not be hidden without hiding the bind.
+///
+/// What the caller has made in the staging area is no secret: it is the caller's, and there
+/// because outputs are taken over by rename.
 pub fn revealing<'a>(steps: &'a [Step], secrets: &[PathBuf]) -> Option<&'a Path> {
     let secrets: Vec<PathBuf> = secrets.iter().map(|path| real(path)).collect();
     steps.iter().find_map(|step| match step {
         Step::Bind { source, .. } => {
             let place = real(source);
-            let inside = secrets.iter().any(|secret| place.starts_with(secret));
-            inside.then_some(source.as_path())
+            let is_secret = |secret: &PathBuf| {
+                let rest = place.strip_prefix(secret);
+                rest.is_ok_and(|rest| !is_callers(rest))
+            };
+            secrets.iter().any(is_secret).then_some(source.as_path())
         }
         _ => None,
     })
+}
+
+/// Whether a path in a store leads into a staging directory that is not of our making.
+fn is_callers(path: &Path) -> bool {
+    let mut names = path.components();
+    let is_staging = names.next() == Some(Component::Normal("staging".as_ref()));
+    let mut names = names.map(|name| match name {
+        Component::Normal(name) => name.to_str(),
+        // The rest may not exist yet: nobody knows where `..` will lead.
+        _ => None,
+    });
+    let is_theirs = |name: &str| !is_own_staging(name);
+    is_staging && names.next().flatten().is_some_and(is_theirs) && names.all(|name| name.is_some())
 }
 
 /// Without symbolic links, as far as it exists (yet).
@@ -120,5 +141,9 @@ mod tests {
         let found = |source| revealing(&[bind(source, "/x")], &secrets).is_some();
         assert!(found("/none/store") && found("/none/store/blobs"));
         assert!(!found("/none") && !found("/none/store2"));
+        assert!(found("/none/store/staging") && found("/none/store/staging/0123456789abcdef/1"));
+        assert!(found("/none/store/staging/wakebox-put.1.0"));
+        assert!(found("/none/store/staging/job-1.2.0/../../blobs"));
+        assert!(!found("/none/store/staging/job-1.2.0") && !found("/none/store/staging/a/b"));
     }
 }

@@ -100,7 +100,7 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons) -> Result<Finished> {
 }
 
 /// The view covers the workspace; a store that holds the workspace could not be hidden from it.
-/// Nor could one of which a part is bound.
+/// Nor could one of which a part is bound, unless it is a part that is the caller's.
 fn check_places(job: &Job, secrets: &[PathBuf; 2]) -> Result<()> {
     let store = hidden::real(&secrets[0]);
     let places = job.mounts.views().map(hidden::real);

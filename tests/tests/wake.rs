@@ -55,6 +55,32 @@ fn a_job_is_run_and_its_outputs_are_taken() {
     assert_eq!(wake.debris(), [""; 0].map(Into::<std::path::PathBuf>::into));
 }
 
+/// What wake's staging-dir runner asks for: a private copy of the inputs, made by wake in the
+/// staging area, in the place of the workspace.
+#[test]
+fn a_job_may_run_in_a_copy_of_its_inputs_in_the_staging_area() {
+    needs_fuse!();
+    let (place, wake) = wake();
+    let copy = ".build/cas/staging/job-1.7.0";
+    place.write("undeclared", "x");
+    place.write(&format!("{copy}/in.txt"), "copied\n");
+    // Regression: the daemon that this starts took the copy for something left over.
+    wake.finish(wake.run(&job(&place, 2, "true")).expect(0));
+    let mut spec = place.spec("ls -a; cat in.txt > out.txt; ls .build/cas 2>&1; exit 3");
+    spec["mount-ops"] = serde_json::json!([{"type": "bind", "source": copy, "destination": "."}]);
+    let (outcome, result) = place.batch_call(&spec, &["-I"]);
+    let told = outcome.expect(0).stdout();
+    assert!(told.starts_with(".\n..\nin.txt\n"), "{told}");
+    assert!(told.contains("No such file"), "{told}");
+    let result = result.expect("a result");
+    check_required(&result);
+    assert_eq!(result["usage"]["status"], 3);
+    for nothing in ["inputs", "outputs"] {
+        assert_eq!(result[nothing], serde_json::json!([]), "{result}");
+    }
+    assert_eq!(place.read(&format!("{copy}/out.txt")), b"copied\n");
+}
+
 #[test]
 fn the_result_is_one_line_with_its_keys_in_order() {
     needs_fuse!();
