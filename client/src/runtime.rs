@@ -48,14 +48,23 @@ impl RuntimeDirectory {
 
     /// The socket of the daemon for a store. Another boot, user, mount namespace or build of
     /// wakebox has another daemon: a store may be shared by hosts and containers, and daemons of
-    /// different builds need not understand each other.
+    /// different builds need not understand each other. So has a store whose directories were
+    /// removed and made again: a daemon holds on to those that it has opened.
     pub fn socket(&self, store: &Path) -> Result<PathBuf> {
-        let root = std::fs::metadata(store).map_err(|e| Error::io("open the store", store, e))?;
+        let identity = |path: PathBuf| match std::fs::metadata(&path) {
+            Ok(is) => Ok(format!("{} {}", is.dev(), is.ino())),
+            Err(error) => Err(Error::io("open the store", path, error)),
+        };
+        let parts = [store.into(), store.join("blobs"), store.join("staging")];
+        let parts = parts
+            .map(identity)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let uid = rustix::process::geteuid().as_raw();
         let namespace = mount_namespace();
-        let (dev, ino) = (root.dev(), root.ino());
-        let key = format!("{dev} {ino} {} {uid} {namespace} {BUILD_ID}", boot.trim());
+        let (parts, boot) = (parts.join(" "), boot.trim());
+        let key = format!("{parts} {boot} {uid} {namespace} {BUILD_ID}");
         let name = &Digest::of(key.as_bytes()).to_string()[..16];
         Ok(self.path.join(format!("{name}.sock")))
     }

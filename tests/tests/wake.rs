@@ -63,7 +63,7 @@ fn a_job_may_run_in_a_copy_of_its_inputs_in_the_staging_area() {
     let (place, wake) = wake();
     let copy = ".build/cas/staging/job-1.7.0";
     place.write("undeclared", "x");
-    place.write(&format!("{copy}/in.txt"), "copied\n");
+    place.write(format!("{copy}/in.txt"), "copied\n");
     // Regression: the daemon that this starts took the copy for something left over.
     wake.finish(wake.run(&job(&place, 2, "true")).expect(0));
     let mut spec = place.spec("ls -a; cat in.txt > out.txt; ls .build/cas 2>&1; exit 3");
@@ -78,7 +78,25 @@ fn a_job_may_run_in_a_copy_of_its_inputs_in_the_staging_area() {
     for nothing in ["inputs", "outputs"] {
         assert_eq!(result[nothing], serde_json::json!([]), "{result}");
     }
-    assert_eq!(place.read(&format!("{copy}/out.txt")), b"copied\n");
+    assert_eq!(place.read(format!("{copy}/out.txt")), b"copied\n");
+}
+
+/// Regression: the daemon held on to the directories that were gone, and refused every job.
+#[test]
+fn a_store_may_be_emptied_between_jobs() {
+    needs_fuse!();
+    let (place, wake) = wake();
+    let store = place.workspace().join(".build/cas");
+    wake.finish(wake.run(&job(&place, 1, "echo > out")).expect(0));
+    for (id, gone) in [(2, "staging"), (3, "blobs"), (4, "")] {
+        std::fs::remove_dir_all(store.join(gone)).expect("removed");
+        let mut job = job(&place, id, "cat in > out");
+        job.visible = vec![wake.ingest("in", gone.as_bytes())];
+        let done = wake.run(&job);
+        let hashes = wake.finish(done.expect(0));
+        assert_eq!(hashes["out"], cas::Digest::of(gone.as_bytes()));
+    }
+    assert_eq!(wake.debris(), [""; 0].map(Into::<std::path::PathBuf>::into));
 }
 
 #[test]
