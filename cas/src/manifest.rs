@@ -12,6 +12,8 @@
 //!
 //! A link's blob holds its target.
 
+use std::collections::HashSet;
+
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::name::{InvalidPath, RelPath};
@@ -161,10 +163,7 @@ impl Manifest {
                 (entry, _) => tree.push(entry),
             }
         }
-        let parents = writable
-            .iter()
-            .filter_map(|file| parent_directory(file, &tree));
-        let parents: Vec<_> = parents.collect();
+        let parents = parents_of(&writable, &tree);
         tree.extend(parents);
         Ok(Resolved {
             tree: Tree::build(tree)?,
@@ -173,19 +172,27 @@ impl Manifest {
     }
 }
 
-/// A writable file is no part of the tree, but the directory that it lies in is.
-fn parent_directory(file: &tree::Entry, tree: &[tree::Entry]) -> Option<tree::Entry> {
-    let names: Vec<_> = file.path.names().collect();
-    let path = RelPath::from_names(names[..names.len() - 1].iter().copied())?;
-    let declared = tree.iter().any(|entry| entry.path == path);
-    let mode = tree::IMPLICIT_DIRECTORY_MODE;
-    let kind = tree::EntryKind::Directory;
-    (!declared).then_some(tree::Entry {
-        path,
-        mode,
-        mtime: file.mtime,
-        kind,
-    })
+/// Writable files are no part of the tree, but the directories that they lie in are. One that is not
+/// declared takes the time of the first file that needs it, as all implied directories do.
+fn parents_of(writable: &[tree::Entry], tree: &[tree::Entry]) -> Vec<tree::Entry> {
+    let declared = tree.iter().filter(|_| !writable.is_empty());
+    let mut known: HashSet<_> = declared.map(|entry| entry.path.clone()).collect();
+    let mut parents = Vec::new();
+    for file in writable {
+        let names: Vec<_> = file.path.names().collect();
+        let Some(path) = RelPath::from_names(names[..names.len() - 1].iter().copied()) else {
+            continue; // the root, which every tree has
+        };
+        if known.insert(path.clone()) {
+            parents.push(tree::Entry {
+                path,
+                mode: tree::IMPLICIT_DIRECTORY_MODE,
+                mtime: file.mtime,
+                kind: tree::EntryKind::Directory,
+            });
+        }
+    }
+    parents
 }
 
 fn count(error: ManifestError, more: usize) -> ManifestError {
@@ -365,6 +372,26 @@ mod tests {
         let resolved = Manifest { entries }.resolve(&store).unwrap();
         assert_eq!(resolved.tree.len(), 2);
         assert_eq!(resolved.writable.len(), 1);
+    }
+
+    /// Regression: each of them asked for the directory, with its own time, and the tree refused a
+    /// directory with two.
+    #[test]
+    fn writable_files_of_different_times_share_an_undeclared_directory() {
+        let (_root, store) = store();
+        let digest = store
+            .put_bytes(b"x", &store.new_staging("test").unwrap())
+            .unwrap();
+        let file = |path, mtime| Declared {
+            mtime,
+            ..declared(path, DeclaredKind::WritableFile(digest))
+        };
+        let entries = vec![file("d/a", 7), file("d/b", 8), file("d/e/c", 9)];
+        let resolved = Manifest { entries }.resolve(&store).unwrap();
+        let directory = resolved.tree.get(tree::NodeIndex(1)).unwrap();
+        assert_eq!((directory.name, directory.mtime), (&b"d"[..], 7));
+        assert_eq!(resolved.tree.len(), 3);
+        assert_eq!(resolved.writable.len(), 3);
     }
 
     proptest! {
