@@ -46,13 +46,12 @@ pub enum HashedEntry {
         size: u64,
         /// Permission bits.
         mode: u16,
-        /// Modification time, whole seconds since the epoch.
-        mtime_sec: i64,
-        /// Modification time, nanoseconds on top.
-        mtime_nsec: i64,
-        /// `false` if the content is not in the store.
-        #[serde(skip_serializing_if = "std::ops::Not::not", rename = "adopted")]
-        not_adopted: NotAdopted,
+        /// When it was last modified.
+        #[serde(flatten)]
+        mtime: Mtime,
+        /// Whether the content is in the store; told only if it is not.
+        #[serde(skip_serializing_if = "is_true")]
+        adopted: bool,
         /// The same number for all names of one hard-linked file.
         #[serde(skip_serializing_if = "Option::is_none", rename = "link-group")]
         link_group: Option<u64>,
@@ -64,37 +63,45 @@ pub enum HashedEntry {
     Symlink {
         /// Its target.
         target: Text,
-        /// Modification time, whole seconds since the epoch.
-        mtime_sec: i64,
-        /// Modification time, nanoseconds on top.
-        mtime_nsec: i64,
+        /// When it was last modified.
+        #[serde(flatten)]
+        mtime: Mtime,
     },
     /// A directory.
     Directory {
         /// Permission bits.
         mode: u16,
-        /// Modification time, whole seconds since the epoch.
-        mtime_sec: i64,
-        /// Modification time, nanoseconds on top.
-        mtime_nsec: i64,
+        /// When it was last modified.
+        #[serde(flatten)]
+        mtime: Mtime,
     },
 }
 
-/// Set if content was hashed only; written as `"adopted": false`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAdopted(pub bool);
-
-impl std::ops::Not for &NotAdopted {
-    type Output = bool;
-
-    fn not(self) -> bool {
-        !self.0
-    }
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde asks for"
+)]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
-impl Serialize for NotAdopted {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bool(!self.0)
+/// A modification time, as documents have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Mtime {
+    /// Whole seconds since the epoch.
+    #[serde(rename = "mtime_sec")]
+    pub seconds: i64,
+    /// Nanoseconds on top.
+    #[serde(rename = "mtime_nsec")]
+    pub nanoseconds: i64,
+}
+
+impl Mtime {
+    /// Nanoseconds since the epoch, or as near to it as 64 bits come.
+    pub fn in_nanoseconds(self) -> i64 {
+        self.seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(self.nanoseconds)
     }
 }
 
@@ -103,7 +110,7 @@ impl Serialize for NotAdopted {
 struct Content {
     digest: Digest,
     size: u64,
-    mtime: (i64, i64),
+    mtime: Mtime,
 }
 
 /// The staging directory of a job that has ended.
@@ -176,7 +183,10 @@ impl<'s> Collector<'s> {
         let is = file
             .metadata()
             .map_err(|e| failed("examine the staged file", e))?;
-        let mtime = (is.mtime(), is.mtime_nsec());
+        let mtime = Mtime {
+            seconds: is.mtime(),
+            nanoseconds: is.mtime_nsec(),
+        };
         // A descriptor that leaked out of the sandbox may still write. Then only a copy can be
         // trusted to have the hash that it is given. As long as the view is there, that nobody
         // writes now says nothing of the next moment.
@@ -272,26 +282,21 @@ fn hashed_entry(
     names: &BTreeMap<u64, u32>,
     adopted: bool,
 ) -> Option<HashedEntry> {
+    let time = |seconds, nanoseconds: u32| Mtime {
+        seconds,
+        nanoseconds: nanoseconds.into(),
+    };
     Some(match entry {
         StagingEntry::File { staged, mode } => {
-            let Content {
-                digest,
-                size,
-                mtime: (mtime_sec, mtime_nsec),
-            } = *contents.get(&staged)?;
-            let link_group = names
-                .get(&staged)
-                .filter(|&&count| count > 1)
-                .map(|_| staged);
-            let not_adopted = NotAdopted(!adopted);
+            let content = contents.get(&staged)?;
+            let is_shared = names.get(&staged).is_some_and(|&count| count > 1);
             HashedEntry::File {
-                hash: digest,
-                size,
+                hash: content.digest,
+                size: content.size,
                 mode,
-                mtime_sec,
-                mtime_nsec,
-                not_adopted,
-                link_group,
+                mtime: content.mtime,
+                adopted,
+                link_group: is_shared.then_some(staged),
                 staged,
             }
         }
@@ -301,8 +306,7 @@ fn hashed_entry(
             mtime_nsec,
         } => HashedEntry::Symlink {
             target,
-            mtime_sec,
-            mtime_nsec: mtime_nsec.into(),
+            mtime: time(mtime_sec, mtime_nsec),
         },
         StagingEntry::Directory {
             mode,
@@ -310,8 +314,7 @@ fn hashed_entry(
             mtime_nsec,
         } => HashedEntry::Directory {
             mode,
-            mtime_sec,
-            mtime_nsec: mtime_nsec.into(),
+            mtime: time(mtime_sec, mtime_nsec),
         },
     })
 }

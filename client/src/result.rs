@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::error::{Error, Kind};
 use crate::exec::Ended;
 use crate::exit_code;
-use crate::output::{Hashed, HashedEntry};
+use crate::output::{Hashed, HashedEntry, Mtime};
 
 /// The result of a job, in the order of keys that the original writes; our own keys come last.
 #[derive(Debug, Serialize)]
@@ -105,28 +105,25 @@ pub enum Staged {
         staging_path: Text,
         /// Permission bits as the job sees them.
         mode: u16,
-        /// Modification time, whole seconds since the epoch.
-        mtime_sec: i64,
-        /// Modification time, nanoseconds on top.
-        mtime_nsec: i64,
+        /// When it was last modified.
+        #[serde(flatten)]
+        mtime: Mtime,
     },
     /// A symbolic link.
     Symlink {
         /// Its target.
         target: Text,
-        /// Modification time, whole seconds since the epoch.
-        mtime_sec: i64,
-        /// Modification time, nanoseconds on top.
-        mtime_nsec: i64,
+        /// When it was last modified.
+        #[serde(flatten)]
+        mtime: Mtime,
     },
     /// A directory.
     Directory {
         /// Permission bits.
         mode: u16,
-        /// Modification time, whole seconds since the epoch.
-        mtime_sec: i64,
-        /// Modification time, nanoseconds on top.
-        mtime_nsec: i64,
+        /// When it was last modified.
+        #[serde(flatten)]
+        mtime: Mtime,
     },
 }
 
@@ -184,34 +181,18 @@ pub fn staging_files(
 ) -> BTreeMap<String, Staged> {
     let key = |path: &RelPath| cas::text::encode(path.as_bytes()).into_owned();
     let staged = |output: &Hashed| match &output.entry {
-        HashedEntry::File {
-            mode,
-            mtime_sec,
-            mtime_nsec,
-            ..
-        } => Some(Staged::File {
+        HashedEntry::File { mode, mtime, .. } => Some(Staged::File {
             staging_path: path_text(&root.join(names.get(&output.path)?)),
             mode: *mode,
-            mtime_sec: *mtime_sec,
-            mtime_nsec: *mtime_nsec,
+            mtime: *mtime,
         }),
-        HashedEntry::Symlink {
-            target,
-            mtime_sec,
-            mtime_nsec,
-        } => Some(Staged::Symlink {
+        HashedEntry::Symlink { target, mtime } => Some(Staged::Symlink {
             target: target.clone(),
-            mtime_sec: *mtime_sec,
-            mtime_nsec: *mtime_nsec,
+            mtime: *mtime,
         }),
-        HashedEntry::Directory {
-            mode,
-            mtime_sec,
-            mtime_nsec,
-        } => Some(Staged::Directory {
+        HashedEntry::Directory { mode, mtime } => Some(Staged::Directory {
             mode: *mode,
-            mtime_sec: *mtime_sec,
-            mtime_nsec: *mtime_nsec,
+            mtime: *mtime,
         }),
     };
     outputs

@@ -345,38 +345,21 @@ fn spare_repositories(workspace: &Path, wanted: &[RelPath], outputs: &[Publish])
 }
 
 fn to_publish(output: &Hashed) -> Publish {
-    let time = |seconds: i64, nanoseconds: i64| {
-        seconds
-            .saturating_mul(1_000_000_000)
-            .saturating_add(nanoseconds)
-    };
     let kind = match &output.entry {
         HashedEntry::File {
-            hash,
-            mode,
-            mtime_sec,
-            mtime_nsec,
-            ..
+            hash, mode, mtime, ..
         } => PublishKind::File {
             digest: *hash,
             mode: *mode,
-            mtime: time(*mtime_sec, *mtime_nsec),
+            mtime: mtime.in_nanoseconds(),
         },
-        HashedEntry::Symlink {
-            target,
-            mtime_sec,
-            mtime_nsec,
-        } => PublishKind::Symlink {
+        HashedEntry::Symlink { target, mtime } => PublishKind::Symlink {
             target: target.0.clone().into(),
-            mtime: time(*mtime_sec, *mtime_nsec),
+            mtime: mtime.in_nanoseconds(),
         },
-        HashedEntry::Directory {
-            mode,
-            mtime_sec,
-            mtime_nsec,
-        } => PublishKind::Directory {
+        HashedEntry::Directory { mode, mtime } => PublishKind::Directory {
             mode: *mode,
-            mtime: time(*mtime_sec, *mtime_nsec),
+            mtime: mtime.in_nanoseconds(),
         },
     };
     Publish {
