@@ -22,7 +22,7 @@ pub use files::read_at;
 use files::{Writing, open_staged};
 
 use crate::view::{
-    Access, AttributeChange, Attributes, Caller, Fault, InodeId, Listed, NewNode, Released,
+    Access, AttributeChange, Attributes, Caller, Fault, InodeId, Listed, NewNode, Policy, Released,
     RenameMode, SetTime, Time, View,
 };
 
@@ -95,7 +95,7 @@ impl Job {
         owner: Caller,
         now: Time,
     ) -> cas::Result<Self> {
-        let mut view = View::new(inputs.tree.clone(), owner, now);
+        let mut view = View::new(inputs.tree.clone(), owner, now, Policy::default());
         for entry in &inputs.writable {
             preload(&mut view, &store, &staging, entry, owner, now)?;
         }

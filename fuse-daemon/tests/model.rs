@@ -56,9 +56,13 @@ fn config() -> Config {
 #[test]
 fn the_view_does_what_the_model_does() {
     let (begin, operations) = (Instant::now(), AtomicUsize::new(0));
-    let strategy = (operation::entries(), operation::steps(STEPS));
-    let outcome = TestRunner::new(config()).run(&strategy, |(entries, steps)| {
-        let mut world = World::new(entries).map_err(TestCaseError::fail)?;
+    let strategy = (
+        operation::entries(),
+        operation::changeable(),
+        operation::steps(STEPS),
+    );
+    let outcome = TestRunner::new(config()).run(&strategy, |(entries, changeable, steps)| {
+        let mut world = World::new(entries, &changeable).map_err(TestCaseError::fail)?;
         for (at, step) in steps.iter().enumerate() {
             let verdict = world.run(step);
             verdict.map_err(|e| TestCaseError::fail(format!("step {at}, {step:?}: {e}")))?;
@@ -73,12 +77,12 @@ fn the_view_does_what_the_model_does() {
     ));
     match outcome {
         Ok(()) => assert!(operations >= 100_000, "only {operations} operations"),
-        Err(TestError::Fail(reason, (entries, steps))) => {
+        Err(TestError::Fail(reason, (entries, changeable, steps))) => {
             let lines = |all: Vec<String>| all.join("\n  ");
             let entries = entries.iter().map(|entry| format!("{entry:?}"));
             let steps = steps.iter().map(|step| format!("{step:?}"));
             let (entries, steps) = (lines(entries.collect()), lines(steps.collect()));
-            panic!("{reason}\ndeclared:\n  {entries}\nsteps:\n  {steps}")
+            panic!("{reason}\ndeclared:\n  {entries}\nto change: {changeable:?}\nsteps:\n  {steps}")
         }
         Err(error) => panic!("{error}"),
     }

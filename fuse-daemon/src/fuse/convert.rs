@@ -35,6 +35,8 @@ pub(super) fn intent(flags: OpenFlags) -> OpenIntent {
     OpenIntent {
         read: access != libc::O_WRONLY,
         write: writes,
+        truncate: flags.0 & libc::O_TRUNC != 0,
+        append: flags.0 & libc::O_APPEND != 0,
         execute: flags.0 & FMODE_EXEC != 0,
     }
 }

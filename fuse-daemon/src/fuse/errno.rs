@@ -30,5 +30,9 @@ fn of_fault(fault: Fault) -> Errno {
         Fault::IntoItself | Fault::WrongKind | Fault::InvalidName => Errno::EINVAL,
         Fault::TooManyLinks => Errno::EMLINK,
         Fault::NameTooLong => Errno::ENAMETOOLONG,
+        Fault::NoAttribute => Errno::ENODATA,
+        Fault::AttributeRange => Errno::ERANGE,
+        Fault::AttributeTooBig => Errno::E2BIG,
+        Fault::Unsupported => Errno::EOPNOTSUPP,
     }
 }

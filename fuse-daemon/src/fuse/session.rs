@@ -14,12 +14,15 @@ use super::passthrough::Backings;
 
 /// What a session asks of the kernel where it offers it. Not `WRITEBACK_CACHE`: it excludes
 /// passthrough and flushes at close. Not `AUTO_INVAL_DATA`: only this mount changes these files.
-const WANTED: [InitFlags; 6] = [
+/// Not `HANDLE_KILLPRIV`, either version: the kernel then leaves it to the daemon to take
+/// set-user-ID away when a file is written to, and with passthrough the daemon does not see the
+/// write. Left alone, the kernel asks for it by a change of mode (`file_remove_privs`), which
+/// passthrough writes do as well, because they do it on the file that the job has open.
+const WANTED: [InitFlags; 5] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
 ];
 

@@ -4,9 +4,11 @@
 //! goes by mode bits alone, and to root it would call a read-only input writable. So the view
 //! checks, and `access(2)` tells the truth about inputs. There is a single user in a job, so the
 //! gap that this leaves (the kernel does not re-check search permission on names it has cached)
-//! is one that only the owner of the directory could notice.
+//! is one that only the owner of the directory could notice. Where many users share a mount the
+//! kernel checks, and the view only says what nobody may do.
 
-use super::inode::{FileKind, InodeId, Meta};
+use super::inode::{FileKind, InodeFlags, InodeId, Meta};
+use super::policy::Permissions;
 use super::{Fault, Result, View};
 
 /// Who asks: the file-system user and group of a process.
@@ -64,13 +66,25 @@ impl Meta {
 }
 
 impl<S: Clone> View<S> {
-    /// Answers `access(2)`. To write to a declared file is refused, whatever its bits say.
+    /// Who asks, as far as permissions go: where the kernel has checked them, anyone is as root.
+    pub(super) fn judged(&self, caller: Caller) -> Caller {
+        match self.policy.permissions {
+            Permissions::View => caller,
+            Permissions::Kernel => Caller { uid: 0, ..caller },
+        }
+    }
+
+    /// Answers `access(2)`. To write to a read-only input is refused, whatever its bits say.
     pub fn access(&self, id: InodeId, caller: Caller, access: Access) -> Result<()> {
         let (kind, meta) = (self.kind_of(id)?, self.meta_of(id)?);
-        let read_only = self.is_declared(id) && kind != FileKind::Directory;
+        let writes = access.includes(Access::WRITE);
+        let read_only = kind != FileKind::Directory && self.is_read_only(id);
         match () {
-            () if read_only && access.includes(Access::WRITE) => Err(Fault::ReadOnlyInput),
-            () if meta.allows(kind, caller, access) => Ok(()),
+            () if read_only && writes => Err(Fault::ReadOnlyInput),
+            () if writes && self.flags(id).has_any(InodeFlags::IMMUTABLE) => {
+                Err(Fault::NotPermitted)
+            }
+            () if meta.allows(kind, self.judged(caller), access) => Ok(()),
             () => Err(Fault::Denied),
         }
     }
@@ -81,5 +95,21 @@ impl<S: Clone> View<S> {
             return Err(Fault::NotFound);
         }
         self.access(parent, caller, Access::CHANGE_NAMES)
+    }
+
+    /// Checks that an entry may be taken out of a directory: it is no read-only input, no flag
+    /// keeps it or its directory, and a sticky directory leaves it to the owners.
+    pub(super) fn may_remove(&self, parent: InodeId, id: InodeId, caller: Caller) -> Result<()> {
+        if self.is_read_only(id) {
+            return Err(Fault::ReadOnlyInput);
+        }
+        let (directory, caller) = (self.meta_of(parent)?, self.judged(caller));
+        let sticky = directory.perm & 0o1000 != 0;
+        let foreign = !directory.owned_by(caller) && !self.meta_of(id)?.owned_by(caller);
+        let kept = self.flags(parent).has_any(InodeFlags::APPEND_ONLY) || self.flags(id).pins();
+        if kept || (sticky && foreign) {
+            return Err(Fault::NotPermitted);
+        }
+        Ok(())
     }
 }

@@ -2,8 +2,7 @@
 
 use cas::Name;
 
-use super::access::Caller;
-use super::entries::Entries;
+use super::access::{Access, Caller};
 use super::inode::{
     Attributes, Directory, FileKind, Inode, InodeId, Kind, Meta, SpecialKind, Time,
 };
@@ -68,20 +67,54 @@ impl<S: Clone> View<S> {
             NewNode::File(staged) => Kind::Staged(staged),
             NewNode::Symlink(target) => Kind::Symlink(target),
             NewNode::Special(kind, rdev) => Kind::Special(kind, rdev),
-            NewNode::Directory => {
-                let made = Entries::default();
-                Kind::Directory(Directory {
-                    parent,
-                    name: Some(name.to_owned()),
-                    made,
-                    subdirectories: 0,
-                })
-            }
+            NewNode::Directory => Kind::Directory(Directory::new(parent, Some(name.to_owned()), 0)),
         };
-        let id = self.insert(meta, kind);
-        self.add_name(parent, name.to_owned(), id, now)?;
+        let id = self.insert(Inode {
+            links: 1,
+            ..Inode::new(meta, now, kind)
+        });
+        self.set_name(parent, name, Some(id), now)?;
         self.reference(id);
         self.attributes(id).map(|(attributes, _)| attributes)
+    }
+
+    /// Makes a regular file without a name (`O_TMPFILE`), which may be given one later, and counts
+    /// a reference for the kernel.
+    pub fn make_unnamed(
+        &mut self,
+        parent: InodeId,
+        staged: S,
+        perm: u16,
+        caller: Caller,
+        now: Time,
+    ) -> Result<Attributes> {
+        self.may_change_names(parent, caller)?;
+        let node = NewNode::File(staged.clone());
+        let meta = self.new_meta(parent, &node, perm, caller, now)?;
+        let id = self.insert(Inode {
+            linkable: true,
+            ..Inode::new(meta, now, Kind::Staged(staged))
+        });
+        self.reference(id);
+        self.attributes(id).map(|(attributes, _)| attributes)
+    }
+
+    /// Puts a staging file that holds an input's content, or as much of it as matters, in the
+    /// place of the input. Returns what backs the file from now on: another thread may have been
+    /// faster, and then the given one is released.
+    pub fn copy_up(&mut self, id: InodeId, staged: S) -> Result<(S, Released<S>)> {
+        if self.is_read_only(id) {
+            return Err(Fault::ReadOnlyInput);
+        }
+        let inode = self.inode_mut(id)?;
+        match &inode.kind {
+            Kind::Staged(there) => Ok((there.clone(), Released(vec![staged]))),
+            Kind::Input(_) => {
+                inode.kind = Kind::Staged(staged.clone());
+                Ok((staged, Released::default()))
+            }
+            _ => Err(Fault::WrongKind),
+        }
     }
 
     /// Puts a file in place before the job starts, with attributes of its own: a declared file
@@ -99,8 +132,11 @@ impl<S: Clone> View<S> {
             (true, None) => {}
         }
         let parent_times = self.meta_of(parent)?;
-        let id = self.insert(meta, Kind::Staged(staged));
-        self.add_name(parent, name.to_owned(), id, meta.ctime)?;
+        let id = self.insert(Inode {
+            links: 1,
+            ..Inode::new(meta, meta.ctime, Kind::Staged(staged))
+        });
+        self.set_name(parent, name, Some(id), meta.ctime)?;
         let (restored, _) = self.directory_mut(parent)?;
         (restored.mtime, restored.ctime) = (parent_times.mtime, parent_times.ctime);
         Ok(id)
@@ -151,8 +187,8 @@ impl<S: Clone> View<S> {
         })
     }
 
-    /// Gives an inode that the job made one more name, and counts a reference for the kernel.
-    /// A declared file cannot be linked: the link would be a second way to what is read-only.
+    /// Gives an inode one more name, and counts a reference for the kernel. A read-only input
+    /// cannot be linked: the link would be a second way to what is read-only.
     pub fn link(
         &mut self,
         id: InodeId,
@@ -165,14 +201,18 @@ impl<S: Clone> View<S> {
             return Err(Fault::NotPermitted);
         }
         self.may_add(parent, name, caller)?;
-        let inode = self.table.get_mut(&id).ok_or(Fault::NotPermitted)?;
-        if inode.links == 0 {
+        if self.is_read_only(id) || self.flags(id).pins() {
+            return Err(Fault::NotPermitted);
+        }
+        let inode = self.inode_mut(id)?;
+        if inode.links == 0 && !inode.linkable {
             // As link(2): what lost its last name does not come back.
             return Err(Fault::NotFound);
         }
         inode.links = inode.links.checked_add(1).ok_or(Fault::TooManyLinks)?;
+        inode.linkable = false;
         inode.meta.ctime = now;
-        self.add_name(parent, name.to_owned(), id, now)?;
+        self.set_name(parent, name, Some(id), now)?;
         self.reference(id);
         self.attributes(id)
     }
@@ -216,31 +256,6 @@ impl<S: Clone> View<S> {
         Ok(self.unname(id, now))
     }
 
-    /// Checks that an entry may be taken out of a directory: it is not declared, and a sticky
-    /// directory leaves it to the owners.
-    pub(super) fn may_remove(&self, parent: InodeId, id: InodeId, caller: Caller) -> Result<()> {
-        if self.is_declared(id) {
-            return Err(Fault::ReadOnlyInput);
-        }
-        let directory = self.meta_of(parent)?;
-        let sticky = directory.perm & 0o1000 != 0;
-        if sticky && !directory.owned_by(caller) && !self.meta_of(id)?.owned_by(caller) {
-            return Err(Fault::NotPermitted);
-        }
-        Ok(())
-    }
-
-    pub(super) fn directory_is_empty(&self, id: InodeId) -> bool {
-        let declared = self
-            .node_of(id)
-            .map_or(0, |node| self.tree.children(node).len());
-        let made = match self.table.get(&id).map(|inode| &inode.kind) {
-            Some(Kind::Directory(directory)) => !directory.made.is_empty(),
-            _ => false,
-        };
-        declared == 0 && !made
-    }
-
     /// Sets attributes. For a file that the job wrote, the returned `S` is what backs it: size and
     /// times are for the caller to apply there, because that is where they live.
     pub fn set_attributes(
@@ -250,30 +265,57 @@ impl<S: Clone> View<S> {
         caller: Caller,
         now: Time,
     ) -> Result<Option<S>> {
-        if self.is_declared(id) {
+        let (meta, kind) = (self.meta_of(id)?, self.kind_of(id)?);
+        if self.is_read_only(id) {
             return Err(Fault::ReadOnlyInput);
         }
-        let inode = self.table.get_mut(&id).ok_or(Fault::Stale)?;
-        check_change(inode, &change, caller)?;
-        let kind = inode.kind.file_kind();
-        apply_change(&mut inode.meta, kind, &change, caller, now);
+        if self.flags(id).pins() {
+            return Err(Fault::NotPermitted);
+        }
+        check_change(&meta, kind, &change, self.judged(caller))?;
+        let judged = self.judged(caller);
+        let inode = self.inode_mut(id)?;
+        apply_change(&mut inode.meta, kind, &change, judged, now);
         match &inode.kind {
             Kind::Staged(staged) => Ok(Some(staged.clone())),
             _ => Ok(None),
         }
     }
+
+    /// Takes set-user-ID and the like away from a file that is changed by someone who is not root.
+    pub(super) fn lose_privileges(&mut self, id: InodeId) -> Result<()> {
+        if self.meta_of(id)?.privileges() & self.meta_of(id)?.perm != 0 {
+            let meta = &mut self.inode_mut(id)?.meta;
+            meta.perm &= !meta.privileges();
+        }
+        Ok(())
+    }
 }
 
-fn check_change<S>(inode: &Inode<S>, change: &AttributeChange, caller: Caller) -> Result<()> {
-    let meta = &inode.meta;
-    let kind = inode.kind.file_kind();
-    let writable = change.by_descriptor || meta.allows(kind, caller, super::Access::WRITE);
+impl Meta {
+    /// The set-user-ID and set-group-ID bits that a change of content or owner takes away.
+    fn privileges(&self) -> u16 {
+        let set_group = if self.perm & 0o010 != 0 { 0o2000 } else { 0 };
+        0o4000 | set_group
+    }
+}
+
+fn check_change(
+    meta: &Meta,
+    kind: FileKind,
+    change: &AttributeChange,
+    caller: Caller,
+) -> Result<()> {
+    let writable = change.by_descriptor || meta.allows(kind, caller, Access::WRITE);
     let owned = meta.owned_by(caller);
     let chown = change.uid.is_some() || change.gid.is_some();
     let gives_away = change.uid.is_some_and(|uid| uid != meta.uid)
         || change
             .gid
             .is_some_and(|gid| gid != meta.gid && gid != caller.gid);
+    // The kernel takes privileges from a file that is written to in the name of the writer.
+    let drops = |perm: u16| perm & !meta.perm == 0 && meta.perm & !perm & !meta.privileges() == 0;
+    let only_drops = |perm| kind == FileKind::Regular && writable && drops(perm);
     // Both times, or the one that goes with a truncation.
     let only_now = match (change.atime, change.mtime) {
         (Some(SetTime::Now), Some(SetTime::Now)) => true,
@@ -284,7 +326,9 @@ fn check_change<S>(inode: &Inode<S>, change: &AttributeChange, caller: Caller) -
         () if change.size.is_some() && kind == FileKind::Directory => Err(Fault::IsADirectory),
         () if change.size.is_some() && kind != FileKind::Regular => Err(Fault::WrongKind),
         () if change.size.is_some() && !writable => Err(Fault::Denied),
-        () if change.perm.is_some() && !owned => Err(Fault::NotPermitted),
+        () if change.perm.is_some_and(|perm| !owned && !only_drops(perm)) => {
+            Err(Fault::NotPermitted)
+        }
         // chown(2): only root gives away, and only the owner chooses among own groups.
         () if gives_away && caller.uid != 0 => Err(Fault::NotPermitted),
         () if chown && !owned => Err(Fault::NotPermitted),
@@ -311,7 +355,7 @@ fn apply_change(
         meta.uid = change.uid.unwrap_or(meta.uid);
         meta.gid = change.gid.unwrap_or(meta.gid);
         if kind == FileKind::Regular {
-            meta.perm &= !meta.privileges_lost_by_write();
+            meta.perm &= !meta.privileges();
         }
     }
     if let Some(perm) = change.perm {
@@ -320,9 +364,6 @@ fn apply_change(
         if caller.uid != 0 && caller.gid != meta.gid && kind == FileKind::Regular {
             meta.perm &= !0o2000;
         }
-    }
-    if change.size.is_some() && caller.uid != 0 {
-        meta.perm &= !meta.privileges_lost_by_write();
     }
     meta.atime = change.atime.map_or(meta.atime, resolve);
     meta.mtime = change.mtime.map_or(meta.mtime, resolve);

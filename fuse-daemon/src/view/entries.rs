@@ -65,13 +65,6 @@ impl Entries {
         })
     }
 
-    /// All names, sorted.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Name<'_>, InodeId)> {
-        self.by_name
-            .iter()
-            .map(|(name, slot)| (name.as_name(), slot.id))
-    }
-
     /// Whether both maps say the same.
     pub(super) fn agree(&self) -> bool {
         self.by_name.len() == self.by_cookie.len()

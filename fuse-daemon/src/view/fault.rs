@@ -39,6 +39,18 @@ pub enum Fault {
     /// More hard links than can be counted.
     #[error("too many links")]
     TooManyLinks,
+    /// There is no such extended attribute.
+    #[error("no such extended attribute")]
+    NoAttribute,
+    /// A name that no extended attribute can have.
+    #[error("not the name of an extended attribute")]
+    AttributeRange,
+    /// An extended attribute, or all of an inode's, would be larger than the kernel allows.
+    #[error("extended attributes too large")]
+    AttributeTooBig,
+    /// What is asked for is not kept.
+    #[error("not supported")]
+    Unsupported,
     /// A name that no directory entry can have.
     #[error("file name too long")]
     NameTooLong,

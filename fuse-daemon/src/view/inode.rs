@@ -1,5 +1,8 @@
 //! Inodes: what a name points at.
 
+use std::collections::BTreeMap;
+
+use cas::tree::NodeIndex;
 use cas::{Digest, NameBuf};
 
 use super::entries::Entries;
@@ -95,16 +98,44 @@ pub struct Attributes {
     pub size: u64,
     /// Device number of a device.
     pub rdev: u32,
+    /// When it was made, or came into the view.
+    pub born: Time,
+}
+
+/// The inode flags that are kept, as `FS_IOC_GETFLAGS` has them (linux/fs.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InodeFlags(pub u32);
+
+impl InodeFlags {
+    /// Nothing of it may be changed (`FS_IMMUTABLE_FL`).
+    pub const IMMUTABLE: InodeFlags = InodeFlags(0x10);
+    /// It may only grow (`FS_APPEND_FL`).
+    pub const APPEND_ONLY: InodeFlags = InodeFlags(0x20);
+    /// What may be set: those two, and `SYNC`, `NODUMP` and `NOATIME`, which are only remembered.
+    pub const SETTABLE: InodeFlags = InodeFlags(0x10 | 0x20 | 0x08 | 0x40 | 0x80);
+
+    /// Whether any of some flags is set.
+    pub fn has_any(self, of: InodeFlags) -> bool {
+        self.0 & of.0 != 0
+    }
+
+    /// Whether it may not be removed, moved, linked, or given other attributes.
+    pub(super) fn pins(self) -> bool {
+        self.has_any(Self(Self::IMMUTABLE.0 | Self::APPEND_ONLY.0))
+    }
 }
 
 /// An inode of the table.
 #[derive(Debug)]
 pub(super) struct Inode<S> {
     pub(super) meta: Meta,
+    pub(super) born: Time,
+    pub(super) flags: InodeFlags,
     /// Names that point here. A directory's own `.` and its children's `..` are not counted.
     pub(super) links: u32,
-    /// References that the kernel holds, by lookups it has not forgotten.
-    pub(super) lookups: u64,
+    /// Whether it may get a first name: made by `O_TMPFILE`. What lost its last name may not.
+    pub(super) linkable: bool,
+    pub(super) extended: BTreeMap<Box<[u8]>, Box<[u8]>>,
     pub(super) kind: Kind<S>,
 }
 
@@ -112,6 +143,8 @@ pub(super) struct Inode<S> {
 #[derive(Debug)]
 pub(super) enum Kind<S> {
     Directory(Directory),
+    /// A declared file whose attributes or names are not the declared ones, but whose content is.
+    Input(Input),
     Staged(S),
     Symlink(Box<[u8]>),
     Special(SpecialKind, u32),
@@ -123,10 +156,25 @@ pub(super) struct Directory {
     pub(super) parent: InodeId,
     /// Its name in `parent`; `None` for the root.
     pub(super) name: Option<NameBuf>,
-    /// What the job made in it. Declared children are in the tree.
+    /// What the job made in it, under names that are not declared.
     pub(super) made: Entries,
+    /// Declared names that point at something else now, by their place in the tree; `None` is a
+    /// whiteout. Whatever gets such a name keeps its place in listings.
+    pub(super) replaced: BTreeMap<NodeIndex, Option<InodeId>>,
     /// Directories in it, declared ones included.
     pub(super) subdirectories: u32,
+}
+
+impl Directory {
+    pub(super) fn new(parent: InodeId, name: Option<NameBuf>, subdirectories: u32) -> Self {
+        Self {
+            parent,
+            name,
+            made: Entries::default(),
+            replaced: BTreeMap::new(),
+            subdirectories,
+        }
+    }
 }
 
 /// A declared file, by content.
@@ -134,4 +182,19 @@ pub(super) struct Directory {
 pub(super) struct Input {
     pub(super) digest: Digest,
     pub(super) size: u64,
+}
+
+impl<S> Inode<S> {
+    /// An inode without a name.
+    pub(super) fn new(meta: Meta, born: Time, kind: Kind<S>) -> Self {
+        Self {
+            meta,
+            born,
+            flags: InodeFlags::default(),
+            links: 0,
+            linkable: false,
+            extended: BTreeMap::new(),
+            kind,
+        }
+    }
 }

@@ -8,9 +8,15 @@
 //!
 //! The declared inputs are an immutable [`Tree`]. Node `n` of the tree *is* inode `n + 1`; nothing
 //! is allocated for an input that is only looked at. On top lies a table of inodes that exist
-//! because the job made them, and of declared directories that it made something in. So the cost
-//! of a job does not grow with the inputs that it does not change, and an inode's number is the
-//! same in every `stat` and `readdir`, before and after.
+//! because the job made them, and of declared ones that it changed or made something in. So the
+//! cost of a job does not grow with the inputs that it does not change, and an inode's number is
+//! the same in every `stat` and `readdir`, before and after.
+//!
+//! Whether inputs may be changed is a matter of [`Policy`]. Where they may, a declared inode that
+//! is renamed, linked or given other attributes goes into the table under its own number, with its
+//! content still declared; what it holds, if it is a directory, follows it, because the tree is
+//! asked by number and not by path. A declared name that was removed or given to something else
+//! is noted with its directory: nothing like a whiteout is ever a node.
 //!
 //! # Invariants
 //!
@@ -21,34 +27,38 @@
 //! - A name is unique in its directory, whether declared or made.
 //! - A directory's `parent` holds it, up to the root; `subdirectories` counts those it holds.
 //! - An inode without a name is in the table only while the kernel knows it.
-//!
-//! Declared inputs are read-only: no operation gives their content, names or attributes another
-//! value. Directories that are declared can be written *into*.
 
 mod access;
 mod change;
 mod entries;
+mod extended;
+mod fact;
 mod fault;
 mod inode;
 mod invariants;
+mod names;
+mod policy;
 mod read;
 mod rename;
 mod report;
 
-use cas::tree::{NodeIndex, NodeKind, Tree};
-use cas::{Name, NameBuf};
+use cas::Name;
+use cas::tree::{Node, NodeIndex, NodeKind, Tree};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use access::{Access, Caller};
 pub use change::{AttributeChange, NewNode, SetTime};
+pub use extended::SetMode;
+pub use fact::{Content, Fact};
 pub use fault::Fault;
-pub use inode::{Attributes, FileKind, InodeId, Meta, SpecialKind, Time};
+pub use inode::{Attributes, FileKind, InodeFlags, InodeId, Meta, SpecialKind, Time};
+pub use policy::{AtimePolicy, InputPolicy, Permissions, Policy};
 pub use read::{Listed, OpenIntent, Opened};
 pub use rename::RenameMode;
 pub use report::{OutputKind, ViewReport};
 
-use entries::Entries;
-use inode::{Directory, Inode, Kind};
+use fact::Touched;
+use inode::{Directory, Inode, Input, Kind};
 
 /// A file view of one job. See the module's documentation.
 #[derive(Debug)]
@@ -56,11 +66,19 @@ pub struct View<S> {
     tree: Tree,
     /// Inodes that differ from what the tree says, or that the tree does not have.
     table: FxHashMap<InodeId, Inode<S>>,
+    /// References that the kernel holds, by lookups it has not forgotten. Not to inputs that
+    /// cannot go away.
+    references: FxHashMap<InodeId, u64>,
+    /// Declared inodes that nobody can reach any more.
+    gone: FxHashSet<NodeIndex>,
     next: u64,
     owner: Caller,
     born: Time,
+    policy: Policy,
     /// Declared files and links whose content the job has asked for.
     read: FxHashSet<NodeIndex>,
+    /// What has changed since it was last asked, if anyone asks.
+    touched: Option<Vec<Touched>>,
 }
 
 /// What a change let go of. The view has forgotten it already; dropping it may unlink a file, so
@@ -81,16 +99,25 @@ pub type Result<T> = std::result::Result<T, Fault>;
 impl<S: Clone> View<S> {
     /// A view of declared inputs. Everything in it belongs to `owner`; inputs count as changed
     /// (`ctime`) at `born`, because their own times say nothing of when they got here.
-    pub fn new(tree: Tree, owner: Caller, born: Time) -> Self {
+    pub fn new(tree: Tree, owner: Caller, born: Time, policy: Policy) -> Self {
         let next = tree.len() as u64 + 1;
         Self {
             tree,
             table: FxHashMap::default(),
+            references: FxHashMap::default(),
+            gone: FxHashSet::default(),
             next,
             owner,
             born,
+            policy,
             read: FxHashSet::default(),
+            touched: None,
         }
+    }
+
+    /// Changes when reading moves access times.
+    pub fn set_atime_policy(&mut self, files: AtimePolicy, directories: bool) {
+        (self.policy.atime, self.policy.directory_atime) = (files, directories);
     }
 
     fn node_of(&self, id: InodeId) -> Option<NodeIndex> {
@@ -102,12 +129,26 @@ impl<S: Clone> View<S> {
         InodeId(u64::from(node.0) + 1)
     }
 
+    /// The node of a declared inode that is still there.
+    fn declared(&self, id: InodeId) -> Result<(NodeIndex, Node<'_>)> {
+        let index = self.node_of(id).filter(|node| !self.gone.contains(node));
+        let index = index.ok_or(Fault::Stale)?;
+        let node = self.tree.get(index).ok_or(Fault::Stale)?;
+        Ok((index, node))
+    }
+
     /// Whether an inode is a declared input (files, links and directories alike).
     pub fn is_declared(&self, id: InodeId) -> bool {
         self.node_of(id).is_some()
     }
 
-    fn meta_of_node(&self, node: &cas::tree::Node<'_>) -> Meta {
+    /// Whether an inode is a declared input that stays as it was declared.
+    pub fn is_read_only(&self, id: InodeId) -> bool {
+        self.node_of(id)
+            .is_some_and(|node| !self.policy.inputs.may_change(&self.tree, node))
+    }
+
+    fn meta_of_node(&self, node: &Node<'_>) -> Meta {
         let mtime = Time::from_nanoseconds(node.mtime);
         // A symbolic link's own permission bits mean nothing; every file system shows these.
         let perm = if matches!(node.kind, NodeKind::Symlink { .. }) {
@@ -126,80 +167,80 @@ impl<S: Clone> View<S> {
         }
     }
 
-    /// Finds the directory part of an inode, taking a declared directory into the table.
-    fn directory_mut(&mut self, id: InodeId) -> Result<(&mut Meta, &mut Directory)> {
+    /// An inode that is about to change. A declared one is taken into the table.
+    fn inode_mut(&mut self, id: InodeId) -> Result<&mut Inode<S>> {
         if !self.table.contains_key(&id) {
-            let inode = self.declared_directory(id)?;
+            let inode = self.declared_inode(id)?;
             self.table.insert(id, inode);
         }
-        let inode = self.table.get_mut(&id).ok_or(Fault::Stale)?;
+        self.touch(Touched::Inode(id));
+        self.table.get_mut(&id).ok_or(Fault::Stale)
+    }
+
+    fn declared_inode(&self, id: InodeId) -> Result<Inode<S>> {
+        let (_, node) = self.declared(id)?;
+        let kind = match node.kind {
+            NodeKind::File { digest, size } => Kind::Input(Input { digest, size }),
+            NodeKind::Symlink { target } => Kind::Symlink(target.into()),
+            NodeKind::Directory { subdirectories } => Kind::Directory(Directory::new(
+                Self::id_of(node.parent),
+                Name::new(node.name).ok().map(Name::to_owned),
+                subdirectories,
+            )),
+        };
+        Ok(Inode {
+            links: 1,
+            ..Inode::new(self.meta_of_node(&node), self.born, kind)
+        })
+    }
+
+    /// The directory part of an inode that is about to change.
+    fn directory_mut(&mut self, id: InodeId) -> Result<(&mut Meta, &mut Directory)> {
+        self.directory_state(id)?;
+        let inode = self.inode_mut(id)?;
         match &mut inode.kind {
             Kind::Directory(directory) => Ok((&mut inode.meta, directory)),
             _ => Err(Fault::NotADirectory),
         }
     }
 
-    fn declared_directory(&self, id: InodeId) -> Result<Inode<S>> {
-        let node = self
-            .node_of(id)
-            .and_then(|index| self.tree.get(index))
-            .ok_or(Fault::Stale)?;
-        let NodeKind::Directory { subdirectories } = node.kind else {
-            return Err(Fault::NotADirectory);
-        };
-        let directory = Directory {
-            parent: Self::id_of(node.parent),
-            name: Name::new(node.name).ok().map(Name::to_owned),
-            made: Entries::default(),
-            subdirectories,
-        };
-        let meta = self.meta_of_node(&node);
-        Ok(Inode {
-            meta,
-            links: 1,
-            lookups: 0,
-            kind: Kind::Directory(directory),
-        })
-    }
-
     /// Whether an inode is a directory, and whether it still has a name.
     fn directory_state(&self, id: InodeId) -> Result<bool> {
-        match self.table.get(&id) {
-            Some(Inode {
-                kind: Kind::Directory(_),
-                links,
-                ..
-            }) => Ok(*links > 0),
-            Some(_) => Err(Fault::NotADirectory),
-            None => match self.node_of(id).and_then(|index| self.tree.get(index)) {
-                Some(cas::tree::Node {
-                    kind: NodeKind::Directory { .. },
-                    ..
-                }) => Ok(true),
-                Some(_) => Err(Fault::NotADirectory),
-                None => Err(Fault::Stale),
-            },
+        let (is_directory, named) = match self.table.get(&id) {
+            Some(inode) => (
+                inode.kind.file_kind() == FileKind::Directory,
+                inode.links > 0,
+            ),
+            None => {
+                let (_, node) = self.declared(id)?;
+                (matches!(node.kind, NodeKind::Directory { .. }), true)
+            }
+        };
+        is_directory.then_some(named).ok_or(Fault::NotADirectory)
+    }
+
+    /// Counts a reference of the kernel to an inode.
+    fn reference(&mut self, id: InodeId) {
+        if id != InodeId::ROOT && !self.is_read_only(id) {
+            *self.references.entry(id).or_default() += 1;
         }
     }
 
-    /// What a name in a directory points at.
-    fn child(&self, parent: InodeId, name: Name<'_>) -> Option<InodeId> {
-        let declared = self
-            .node_of(parent)
-            .and_then(|node| self.tree.child(node, name));
-        match self.table.get(&parent) {
-            _ if declared.is_some() => declared.map(Self::id_of),
-            Some(Inode {
-                kind: Kind::Directory(directory),
-                ..
-            }) => directory.made.get(name),
-            _ => None,
+    /// The kernel has dropped `count` references that lookups gave it.
+    pub fn forget(&mut self, id: InodeId, count: u64) -> Released<S> {
+        match self.references.get_mut(&id) {
+            Some(references) if *references > count => *references -= count,
+            Some(_) => {
+                self.references.remove(&id);
+            }
+            None => {}
         }
+        self.collect(id)
     }
 
     /// Takes one name off an inode, and the inode out of the table if nobody knows it any more.
     fn unname(&mut self, id: InodeId, now: Time) -> Released<S> {
-        if let Some(inode) = self.table.get_mut(&id) {
+        if let Ok(inode) = self.inode_mut(id) {
             inode.links = inode.links.saturating_sub(1);
             inode.meta.ctime = now;
         }
@@ -207,62 +248,24 @@ impl<S: Clone> View<S> {
     }
 
     fn collect(&mut self, id: InodeId) -> Released<S> {
-        let unreachable = |inode: &Inode<S>| inode.links == 0 && inode.lookups == 0;
-        if !self.table.get(&id).is_some_and(unreachable) {
+        let nameless = self.table.get(&id).is_some_and(|inode| inode.links == 0);
+        if !nameless || self.references.contains_key(&id) {
             return Released::default();
         }
+        self.touch(Touched::Inode(id));
+        self.gone.extend(self.node_of(id));
         match self.table.remove(&id).map(|inode| inode.kind) {
             Some(Kind::Staged(staged)) => Released(vec![staged]),
             _ => Released::default(),
         }
     }
 
-    /// The kernel has dropped `count` references that lookups gave it.
-    pub fn forget(&mut self, id: InodeId, count: u64) -> Released<S> {
-        if let Some(inode) = self.table.get_mut(&id) {
-            inode.lookups = inode.lookups.saturating_sub(count);
-        }
-        self.collect(id)
-    }
-
     /// Gives a new inode its number and puts it into the table.
-    fn insert(&mut self, meta: Meta, kind: Kind<S>) -> InodeId {
+    fn insert(&mut self, inode: Inode<S>) -> InodeId {
         let id = InodeId(self.next);
         self.next += 1;
-        self.table.insert(
-            id,
-            Inode {
-                meta,
-                links: 1,
-                lookups: 0,
-                kind,
-            },
-        );
+        self.table.insert(id, inode);
+        self.touch(Touched::Inode(id));
         id
-    }
-
-    /// Adds a name to a directory, or points one that the job made at another inode, and moves
-    /// the directory's times.
-    fn add_name(&mut self, parent: InodeId, name: NameBuf, id: InodeId, now: Time) -> Result<()> {
-        let is_directory = |id| self.kind_of(id) == Ok(FileKind::Directory);
-        let gained = is_directory(id);
-        let lost = self.child(parent, name.as_name()).is_some_and(is_directory);
-        let (meta, directory) = self.directory_mut(parent)?;
-        directory.made.insert(name, id);
-        directory.subdirectories += u32::from(gained);
-        directory.subdirectories -= u32::from(lost);
-        (meta.mtime, meta.ctime) = (now, now);
-        Ok(())
-    }
-
-    /// Takes a name that the job made out of a directory and moves the directory's times.
-    fn remove_name(&mut self, parent: InodeId, name: Name<'_>, now: Time) -> Result<InodeId> {
-        let (meta, directory) = self.directory_mut(parent)?;
-        let id = directory.made.remove(name).ok_or(Fault::NotFound)?;
-        (meta.mtime, meta.ctime) = (now, now);
-        if self.kind_of(id)? == FileKind::Directory {
-            self.directory_mut(parent)?.1.subdirectories -= 1;
-        }
-        Ok(id)
     }
 }

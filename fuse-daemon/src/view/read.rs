@@ -1,14 +1,19 @@
 //! Looking without changing: lookup, attributes, listing, links, and the decision of `open`.
 
-use cas::tree::{NodeIndex, NodeKind};
-use cas::{Digest, Name, NameBuf};
+use cas::tree::NodeKind;
+use cas::{Digest, Name};
 
 use super::access::{Access, Caller};
-use super::inode::{Attributes, FileKind, Inode, InodeId, Input, Kind, Meta};
+use super::inode::{Attributes, FileKind, Inode, InodeFlags, InodeId, Input, Kind, Meta, Time};
+use super::names::{Entry, Place};
+use super::policy::AtimePolicy;
 use super::{Fault, Result, View};
 
 /// Size that directories show, as ext4 does. Tools take 0 for a sign of a special file system.
 const DIRECTORY_SIZE: u64 = 4096;
+
+/// Seconds after which `relatime` moves an access time in any case.
+const DAY: i64 = 24 * 60 * 60;
 
 /// Offsets of `.` and `..` come first in a listing; see [`View::list`].
 const FIRST_CHILD: u64 = 2;
@@ -20,6 +25,10 @@ pub struct OpenIntent {
     pub read: bool,
     /// Content may be changed, by any of `O_WRONLY`, `O_RDWR` and `O_TRUNC`.
     pub write: bool,
+    /// Content is thrown away first (`O_TRUNC`).
+    pub truncate: bool,
+    /// Content is only added to (`O_APPEND`).
+    pub append: bool,
     /// The file will be executed (`FMODE_EXEC`).
     pub execute: bool,
 }
@@ -69,12 +78,18 @@ impl<S: Clone> View<S> {
         self.attributes(id)
     }
 
-    /// Counts a reference of the kernel to an inode. Declared files and links are never removed,
-    /// so theirs are not counted.
-    pub(super) fn reference(&mut self, id: InodeId) {
-        if let Some(inode) = self.table.get_mut(&id) {
-            inode.lookups += 1;
-        }
+    /// Finds an inode by its number, and counts a reference for the kernel: it does so for file
+    /// handles whose inode it has forgotten.
+    pub fn lookup_id(&mut self, id: InodeId) -> Result<(Attributes, Option<S>)> {
+        let found = self.attributes(id)?;
+        self.reference(id);
+        Ok(found)
+    }
+
+    /// Finds the parent of a directory, and counts a reference for the kernel.
+    pub fn lookup_parent(&mut self, id: InodeId) -> Result<(Attributes, Option<S>)> {
+        self.directory_state(id)?;
+        self.lookup_id(self.parent_of(id))
     }
 
     /// What `stat` shows. For a file that the job wrote, the second value backs it and has the
@@ -89,10 +104,7 @@ impl<S: Clone> View<S> {
     }
 
     fn declared_attributes(&self, id: InodeId) -> Result<Attributes> {
-        let node = self
-            .node_of(id)
-            .and_then(|index| self.tree.get(index))
-            .ok_or(Fault::Stale)?;
+        let (_, node) = self.declared(id)?;
         let (kind, links, size) = match node.kind {
             NodeKind::File { size, .. } => (FileKind::Regular, 1, size),
             NodeKind::Symlink { target } => (FileKind::Symlink, 1, target.len() as u64),
@@ -107,45 +119,40 @@ impl<S: Clone> View<S> {
             links,
             size,
             rdev: 0,
+            born: self.born,
         })
     }
 
     pub(super) fn kind_of(&self, id: InodeId) -> Result<FileKind> {
         match self.table.get(&id) {
             Some(inode) => Ok(inode.kind.file_kind()),
-            None => self
-                .declared_attributes(id)
-                .map(|attributes| attributes.kind),
+            None => self.declared_attributes(id).map(|shown| shown.kind),
         }
     }
 
     pub(super) fn meta_of(&self, id: InodeId) -> Result<Meta> {
         match self.table.get(&id) {
             Some(inode) => Ok(inode.meta),
-            None => self
-                .declared_attributes(id)
-                .map(|attributes| attributes.meta),
+            None => self.declared_attributes(id).map(|shown| shown.meta),
         }
     }
 
     /// The target of a symbolic link. Reading a declared one makes it a used input.
     pub fn read_link(&mut self, id: InodeId) -> Result<Box<[u8]>> {
-        match self.table.get(&id).map(|inode| &inode.kind) {
-            Some(Kind::Symlink(target)) => return Ok(target.clone()),
+        let target: Box<[u8]> = match self.table.get(&id).map(|inode| &inode.kind) {
+            Some(Kind::Symlink(target)) => target.clone(),
             Some(_) => return Err(Fault::WrongKind),
-            None => {}
-        }
-        let index = self.node_of(id).ok_or(Fault::Stale)?;
-        let target: Box<[u8]> = match self.tree.get(index).ok_or(Fault::Stale)?.kind {
-            NodeKind::Symlink { target } => target.into(),
-            _ => return Err(Fault::WrongKind),
+            None => match self.declared(id)?.1.kind {
+                NodeKind::Symlink { target } => target.into(),
+                _ => return Err(Fault::WrongKind),
+            },
         };
-        self.read.insert(index);
+        self.read.extend(self.node_of(id));
         Ok(target)
     }
 
     /// Decides an `open`: whether it is allowed, and what backs the file. Opening a declared file
-    /// for reading makes it a used input, even if it is empty.
+    /// makes it a used input, even if it is empty.
     pub fn open(&mut self, id: InodeId, caller: Caller, intent: OpenIntent) -> Result<Opened<S>> {
         match self.kind_of(id)? {
             FileKind::Directory => return Err(Fault::IsADirectory),
@@ -153,38 +160,53 @@ impl<S: Clone> View<S> {
             FileKind::Regular => {}
         }
         self.access(id, caller, intent.access())?;
-        if let Some(Inode {
-            meta,
-            kind: Kind::Staged(staged),
-            ..
-        }) = self.table.get_mut(&id)
-        {
-            if intent.write && caller.uid != 0 {
-                meta.perm &= !meta.privileges_lost_by_write();
-            }
-            return Ok(Opened::Staged(staged.clone()));
+        let rewrites = intent.write && (intent.truncate || !intent.append);
+        if rewrites && self.flags(id).has_any(InodeFlags::APPEND_ONLY) {
+            return Err(Fault::NotPermitted);
         }
-        let index = self.node_of(id).ok_or(Fault::Stale)?;
-        let Input { digest, size } = self.input(index)?;
-        self.read.insert(index);
+        if intent.truncate && caller.uid != 0 {
+            self.lose_privileges(id)?;
+        }
+        self.read.extend(self.node_of(id));
+        self.backing(id)
+    }
+
+    /// What backs a file now.
+    pub fn backing(&self, id: InodeId) -> Result<Opened<S>> {
+        let input = match self.table.get(&id).map(|inode| &inode.kind) {
+            Some(Kind::Staged(staged)) => return Ok(Opened::Staged(staged.clone())),
+            Some(Kind::Input(input)) => *input,
+            Some(_) => return Err(Fault::WrongKind),
+            None => match self.declared(id)?.1.kind {
+                NodeKind::File { digest, size } => Input { digest, size },
+                _ => return Err(Fault::WrongKind),
+            },
+        };
+        let Input { digest, size } = input;
         Ok(Opened::Input { digest, size })
     }
 
-    pub(super) fn input(&self, index: NodeIndex) -> Result<Input> {
-        match self.tree.get(index).ok_or(Fault::Stale)?.kind {
-            NodeKind::File { digest, size } => Ok(Input { digest, size }),
-            _ => Err(Fault::WrongKind),
+    /// Notes that something was read at a time, where the policy wants that to be seen. Nothing to
+    /// do for staging files: the file system below sees their readers.
+    pub fn accessed(&mut self, id: InodeId, now: Time) {
+        let Ok(kind) = self.kind_of(id) else { return };
+        if self.policy.atime == AtimePolicy::Never
+            || (kind == FileKind::Directory && !self.policy.directory_atime)
+            || self.is_read_only(id)
+        {
+            return;
         }
-    }
-
-    /// The parent of a directory; the root is its own.
-    pub(super) fn parent_of(&self, directory: InodeId) -> InodeId {
-        match self.table.get(&directory).map(|inode| &inode.kind) {
-            Some(Kind::Directory(directory)) => directory.parent,
-            _ => self
-                .node_of(directory)
-                .and_then(|index| self.tree.get(index))
-                .map_or(InodeId::ROOT, |node| Self::id_of(node.parent)),
+        let due = |meta: Meta| match self.policy.atime {
+            AtimePolicy::Never => false,
+            AtimePolicy::Always => true,
+            AtimePolicy::Relative => {
+                meta.atime <= meta.mtime.max(meta.ctime) || meta.atime.seconds + DAY <= now.seconds
+            }
+        };
+        if self.meta_of(id).is_ok_and(due)
+            && let Ok(inode) = self.inode_mut(id)
+        {
+            inode.meta.atime = now;
         }
     }
 
@@ -203,12 +225,32 @@ impl<S: Clone> View<S> {
         if !self.directory_state(directory)? {
             return Err(Fault::NotFound);
         }
-        let mut places = self.dots(directory, offset);
-        places.extend(self.declared_children(directory, offset).take(limit));
-        let room = limit.saturating_sub(places.len());
-        places.extend(self.made_children(directory, offset).take(room));
-        places.truncate(limit);
-        places.into_iter().map(|place| self.listed(place)).collect()
+        let declared = self.declared_places(directory);
+        let behind_dots = offset.saturating_sub(FIRST_CHILD);
+        let (from, made_from) = (
+            behind_dots.min(declared),
+            behind_dots.saturating_sub(declared),
+        );
+        let next = |place| match place {
+            Place::Declared(at) => FIRST_CHILD + u64::from(at) + 1,
+            Place::Made(cookie) => FIRST_CHILD + declared + cookie + 1,
+        };
+        let place = |entry: Entry<'_>| Found {
+            name: entry.name.as_bytes().into(),
+            next: next(entry.place),
+            id: entry.id,
+            counted: true,
+        };
+        let children = self.names(directory, from as u32, made_from).map(place);
+        let found = self.dots(directory, offset).into_iter().chain(children);
+        let found: Vec<_> = found.take(limit).collect();
+        found.into_iter().map(|found| self.listed(found)).collect()
+    }
+
+    /// How many places of a directory's listing belong to declared names.
+    fn declared_places(&self, directory: InodeId) -> u64 {
+        self.node_of(directory)
+            .map_or(0, |node| self.tree.children(node).len() as u64)
     }
 
     /// Checks that a caller may list a directory.
@@ -217,75 +259,31 @@ impl<S: Clone> View<S> {
         self.access(directory, caller, Access::READ)
     }
 
-    fn dots(&self, directory: InodeId, offset: u64) -> Vec<Place> {
-        let dot = Place {
-            name: (*b".").into(),
-            next: 1,
-            id: directory,
-            counted: false,
-        };
+    fn dots(&self, directory: InodeId, offset: u64) -> Vec<Found> {
         let parent = self.parent_of(directory);
-        let dots = Place {
-            name: (*b"..").into(),
-            next: 2,
-            id: parent,
+        let dots = [(&b"."[..], 1, directory), (b"..", 2, parent)];
+        let dots = dots.map(|(name, next, id)| Found {
+            name: name.into(),
+            next,
+            id,
             counted: false,
-        };
-        [dot, dots]
-            .into_iter()
+        });
+        dots.into_iter()
             .skip(offset.min(FIRST_CHILD) as usize)
             .collect()
     }
 
-    fn declared_children(&self, directory: InodeId, offset: u64) -> impl Iterator<Item = Place> {
-        let range = self
-            .node_of(directory)
-            .map_or(0..0, |node| self.tree.children(node));
-        let first = range.start;
-        let skip = usize::try_from(offset.saturating_sub(FIRST_CHILD)).unwrap_or(usize::MAX);
-        range.skip(skip).filter_map(move |index| {
-            let name = self.tree.get(NodeIndex(index))?.name.into();
-            let next = FIRST_CHILD + u64::from(index - first) + 1;
-            Some(Place {
-                name,
-                next,
-                id: Self::id_of(NodeIndex(index)),
-                counted: true,
-            })
-        })
-    }
-
-    fn made_children(&self, directory: InodeId, offset: u64) -> impl Iterator<Item = Place> {
-        let declared = self
-            .node_of(directory)
-            .map_or(0..0, |node| self.tree.children(node));
-        let base = FIRST_CHILD + declared.len() as u64;
-        let made = match self.table.get(&directory).map(|inode| &inode.kind) {
-            Some(Kind::Directory(directory)) => Some(&directory.made),
-            _ => None,
-        };
-        let from = offset.saturating_sub(base);
-        made.into_iter()
-            .flat_map(move |made| made.starting_at(from))
-            .map(move |(cookie, name, id)| Place {
-                name: name.as_bytes().into(),
-                next: base + cookie + 1,
-                id,
-                counted: true,
-            })
-    }
-
-    fn listed(&mut self, place: Place) -> Result<Listed<S>> {
-        if place.counted {
-            self.reference(place.id);
-        }
-        let (attributes, staged) = self.attributes(place.id)?;
-        let Place {
+    fn listed(&mut self, found: Found) -> Result<Listed<S>> {
+        let Found {
             name,
             next,
+            id,
             counted,
-            ..
-        } = place;
+        } = found;
+        if counted {
+            self.reference(id);
+        }
+        let (attributes, staged) = self.attributes(id)?;
         Ok(Listed {
             name,
             next,
@@ -294,18 +292,10 @@ impl<S: Clone> View<S> {
             counted,
         })
     }
-
-    /// A name of a directory that the job made, for tests and messages.
-    pub(super) fn directory_name(&self, directory: InodeId) -> Option<NameBuf> {
-        match &self.table.get(&directory)?.kind {
-            Kind::Directory(directory) => directory.name.clone(),
-            _ => None,
-        }
-    }
 }
 
 /// A place in a listing, before its attributes are known.
-struct Place {
+struct Found {
     name: Box<[u8]>,
     next: u64,
     id: InodeId,
@@ -325,20 +315,11 @@ impl OpenIntent {
     }
 }
 
-impl Meta {
-    /// The set-user-ID and set-group-ID bits that a write by anyone but root takes away. They are
-    /// taken at the open for writing already: with passthrough no later request shows the write.
-    pub(super) fn privileges_lost_by_write(&self) -> u16 {
-        let set_group = if self.perm & 0o010 != 0 { 0o2000 } else { 0 };
-        0o4000 | set_group
-    }
-}
-
 impl<S> Kind<S> {
     pub(super) fn file_kind(&self) -> FileKind {
         match self {
             Kind::Directory(_) => FileKind::Directory,
-            Kind::Staged(_) => FileKind::Regular,
+            Kind::Staged(_) | Kind::Input(_) => FileKind::Regular,
             Kind::Symlink(_) => FileKind::Symlink,
             Kind::Special(kind, _) => FileKind::Special(*kind),
         }
@@ -350,6 +331,7 @@ fn table_attributes<S: Clone>(id: InodeId, inode: &Inode<S>) -> (Attributes, Opt
         Kind::Directory(_) if inode.links == 0 => (0, DIRECTORY_SIZE, 0, None),
         Kind::Directory(directory) => (2 + directory.subdirectories, DIRECTORY_SIZE, 0, None),
         Kind::Staged(staged) => (inode.links, 0, 0, Some(staged.clone())),
+        Kind::Input(input) => (inode.links, input.size, 0, None),
         Kind::Symlink(target) => (inode.links, target.len() as u64, 0, None),
         Kind::Special(_, rdev) => (inode.links, 0, *rdev, None),
     };
@@ -362,6 +344,7 @@ fn table_attributes<S: Clone>(id: InodeId, inode: &Inode<S>) -> (Attributes, Opt
             links,
             size,
             rdev,
+            born: inode.born,
         },
         staged,
     )

@@ -99,8 +99,8 @@ impl<S: Clone> View<S> {
 
     /// Gives a moved inode its new name, in place of what had it, and a moved directory its new parent.
     fn place(&mut self, id: InodeId, spot: Spot<'_>, now: Time) -> Result<()> {
-        self.add_name(spot.parent, spot.name.to_owned(), id, now)?;
-        let inode = self.table.get_mut(&id).ok_or(Fault::Stale)?;
+        self.set_name(spot.parent, spot.name, Some(id), now)?;
+        let inode = self.inode_mut(id)?;
         inode.meta.ctime = now;
         if let Kind::Directory(directory) = &mut inode.kind {
             directory.parent = spot.parent;

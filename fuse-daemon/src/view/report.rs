@@ -4,7 +4,7 @@ use cas::RelPath;
 use cas::tree::NodeKind;
 
 use super::View;
-use super::inode::{Directory, InodeId, Kind, Time};
+use super::inode::{InodeId, Kind, Time};
 
 /// What a job used and what it owns, sorted by path.
 #[derive(Clone, Debug)]
@@ -60,49 +60,46 @@ impl<S: Clone> View<S> {
 
     /// What the job made in one directory.
     fn outputs_in(&self, id: InodeId) -> Vec<(RelPath, OutputKind<S>)> {
-        let Some(Kind::Directory(directory)) = self.table.get(&id).map(|inode| &inode.kind) else {
+        let Some(inode) = self.table.get(&id).filter(|inode| inode.links > 0) else {
             return Vec::new();
         };
-        if directory.made.is_empty() {
+        let Kind::Directory(directory) = &inode.kind else {
+            return Vec::new();
+        };
+        if directory.made.is_empty() && directory.replaced.is_empty() {
             return Vec::new();
         }
         let path = self.directory_path(id);
-        self.made_in(directory, path.as_ref()).collect()
-    }
-
-    fn made_in<'a>(
-        &'a self,
-        directory: &'a Directory,
-        path: Option<&'a RelPath>,
-    ) -> impl Iterator<Item = (RelPath, OutputKind<S>)> + 'a {
-        directory.made.iter().filter_map(move |(name, id)| {
-            let inode = self.table.get(&id)?;
-            let output = match &inode.kind {
-                Kind::Staged(staged) => OutputKind::File(staged.clone(), inode.meta.perm),
-                Kind::Symlink(target) => OutputKind::Symlink(target.clone(), inode.meta.mtime),
-                Kind::Directory(_) => OutputKind::Directory(inode.meta.perm, inode.meta.mtime),
-                Kind::Special(..) => return None,
-            };
-            let path = match path {
-                Some(path) => path.join(name),
-                None => RelPath::from_names([name])?,
+        let made = self.all_names(id).filter_map(|entry| {
+            let output = self.output(entry.id)?;
+            let path = match &path {
+                Some(path) => path.join(entry.name),
+                None => RelPath::from_names([entry.name])?,
             };
             Some((path, output))
-        })
+        });
+        made.collect()
+    }
+
+    /// What an inode is as an output, if it is one.
+    fn output(&self, id: InodeId) -> Option<OutputKind<S>> {
+        if self.is_declared(id) {
+            return None;
+        }
+        let inode = self.table.get(&id)?;
+        match &inode.kind {
+            Kind::Staged(staged) => Some(OutputKind::File(staged.clone(), inode.meta.perm)),
+            Kind::Symlink(target) => Some(OutputKind::Symlink(target.clone(), inode.meta.mtime)),
+            Kind::Directory(_) => Some(OutputKind::Directory(inode.meta.perm, inode.meta.mtime)),
+            Kind::Special(..) | Kind::Input(_) => None,
+        }
     }
 
     /// The path of a directory that still has one; `None` for the root.
     fn directory_path(&self, mut id: InodeId) -> Option<RelPath> {
         let mut names = Vec::new();
         while id != InodeId::ROOT {
-            let name = match self.directory_name(id) {
-                Some(name) => name,
-                None => {
-                    let node = self.tree.get(self.node_of(id)?)?;
-                    cas::Name::new(node.name).ok()?.to_owned()
-                }
-            };
-            names.push(name);
+            names.push(self.directory_name(id)?);
             id = self.parent_of(id);
         }
         RelPath::from_names(names.iter().rev().map(|name| name.as_name()))

@@ -4,10 +4,10 @@
 mod listing;
 
 use cas::Name;
-use cas::tree::{Entry, Tree};
+use cas::tree::{Entry, NodeIndex, Tree};
 use fuse_daemon::view::{
-    Access, Attributes, Caller, Fault, InodeId, Meta, NewNode, Opened, OutputKind, Released,
-    SpecialKind, Time, View,
+    Access, Attributes, Caller, Fact, Fault, InodeId, InputPolicy, Meta, NewNode, Opened,
+    OutputKind, Policy, Released, SpecialKind, Time, View,
 };
 
 use listing::Cursor;
@@ -24,6 +24,10 @@ const BORN: Time = Time {
 
 pub(crate) struct World {
     view: View<u32>,
+    tree: Tree,
+    policy: Policy,
+    /// All that the view ever told.
+    facts: Vec<Fact<u32>>,
     model: Model,
     /// Link counts of the model after the last step.
     links: Vec<u32>,
@@ -31,6 +35,23 @@ pub(crate) struct World {
     clock: i64,
     handles: u32,
     released: Vec<u32>,
+}
+
+fn policy(tree: &Tree, changeable: &[String]) -> Policy {
+    let find = |path: &String| {
+        let mut names = path.split('/').filter(|name| !name.is_empty());
+        names.try_fold(NodeIndex::ROOT, |at, name| tree.child(at, valid(name)))
+    };
+    let tops = changeable.iter().filter_map(find).collect();
+    let inputs = match changeable {
+        [] => InputPolicy::ReadOnly,
+        [all] if all.is_empty() => InputPolicy::CopyOnWrite,
+        _ => InputPolicy::CopyOnWriteBelow(tops),
+    };
+    Policy {
+        inputs,
+        ..Policy::default()
+    }
 }
 
 fn valid(name: &str) -> Name<'_> {
@@ -54,11 +75,17 @@ fn agree<V: std::fmt::Debug, M: std::fmt::Debug>(
 }
 
 impl World {
-    pub(crate) fn new(entries: Vec<Entry>) -> Verdict<Self> {
-        let model = Model::new(&entries, OWNER, BORN);
+    pub(crate) fn new(entries: Vec<Entry>, changeable: &[String]) -> Verdict<Self> {
+        let model = Model::new(&entries, changeable.to_vec(), OWNER, BORN);
         let tree = Tree::build(entries).map_err(|error| error.to_string())?;
+        let policy = policy(&tree, changeable);
+        let mut view = View::new(tree.clone(), OWNER, BORN, policy.clone());
+        view.keep_facts();
         let mut world = Self {
-            view: View::new(tree, OWNER, BORN),
+            view,
+            tree,
+            policy,
+            facts: Vec::new(),
             model,
             links: Vec::new(),
             cursors: Default::default(),
@@ -81,6 +108,7 @@ impl World {
     pub(crate) fn run(&mut self, step: &Step) -> Verdict {
         self.clock += 1;
         let released = self.apply(step)?;
+        self.facts.extend(self.view.take_facts());
         self.links = self.model.links();
         let mut expected = self.model.sweep(&self.links);
         let mut given = released.0;
@@ -193,6 +221,19 @@ impl World {
                 limit,
             } => self.list(cursor, from, limit)?,
             Operation::Forget(pick, count) => return Ok(self.forget(pick, count)),
+            Operation::MakeUnnamed(directory, perm) => {
+                self.make_unnamed(directory, perm, caller)?;
+            }
+            Operation::CopyUp(pick) => return self.copy_up(pick),
+            Operation::SetExtended(pick, name, ref value, mode) => {
+                let (id, now, bytes) = (self.resolve(pick), self.now(), name.as_bytes());
+                let view = match value {
+                    Some(value) => self.view.set_extended(id, bytes, value, mode, now),
+                    None => self.view.remove_extended(id, bytes, now),
+                };
+                let model = self.model.set_extended(id, name, value.clone(), mode, now);
+                self.same(view, model)?;
+            }
             _ => self.ask(step)?,
         }
         Ok(Released::default())
@@ -300,6 +341,42 @@ impl World {
         }
     }
 
+    fn make_unnamed(&mut self, directory: Pick, perm: u16, caller: Caller) -> Verdict {
+        let (parent, now) = (self.resolve(directory), self.now());
+        self.handles += 1;
+        let handle = self.handles;
+        let view = self.view.make_unnamed(parent, handle, perm, caller, now);
+        let model = self.model.make_unnamed(parent, handle, perm, caller, now);
+        match agree(view, model)? {
+            Some((attributes, number)) => {
+                // The model counts links of a node that it has just added only now.
+                self.met(number, &(attributes, Some(handle)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn copy_up(&mut self, pick: Pick) -> Verdict<Released<u32>> {
+        let id = self.resolve(pick);
+        self.handles += 1;
+        let view = self.view.copy_up(id, self.handles);
+        let model = self.model.copy_up(id, self.handles);
+        let Some(((there, released), expected)) = agree(view, model)? else {
+            return Ok(Released::default());
+        };
+        ensure(there == expected, || format!("{there} and not {expected}"))?;
+        // The view gives back what it has no use for, which the model never had.
+        let unused = if there == self.handles {
+            vec![]
+        } else {
+            vec![self.handles]
+        };
+        ensure(released.0 == unused, || {
+            format!("gave back {:?}", released.0)
+        })?;
+        Ok(Released::default())
+    }
+
     fn preload(&mut self, place: Place, perm: u16, caller: Caller) -> Verdict {
         let (parent, time) = (self.resolve(place.directory), self.now());
         self.handles += 1;
@@ -379,23 +456,75 @@ impl World {
         // Costs as much as all the rest, and what it misses now it finds later.
         if self.clock % 8 == 0 {
             self.compare_reports()?;
-            self.compare_paths()?;
+            self.compare_paths(&self.view)?;
+            self.compare_extended(&self.view)?;
+        }
+        if self.clock % 32 == 0 {
+            self.compare_restored(self.facts.clone())?;
+            self.compare_restored(self.view.snapshot())?;
         }
         Ok(())
     }
 
-    fn compare_paths(&self) -> Verdict {
+    /// What was told of the view makes the same view again, but for what has no name.
+    fn compare_restored(&self, facts: Vec<Fact<u32>>) -> Verdict {
+        let (tree, policy) = (self.tree.clone(), self.policy.clone());
+        let view = View::restore(tree, OWNER, BORN, policy, facts).map_err(|e| e.to_string())?;
+        view.check_invariants()?;
+        for (number, &links) in self
+            .links
+            .iter()
+            .enumerate()
+            .filter(|(_, links)| **links > 0)
+        {
+            let shown = view.attributes(self.id_of(number)?);
+            let expected = Ok(self.model.attributes_with(number, links));
+            ensure(shown == expected, || {
+                format!("node {number}: restored {shown:?}, the model {expected:?}")
+            })?;
+        }
+        self.compare_paths(&view)?;
+        self.compare_extended(&view)
+    }
+
+    fn compare_extended(&self, view: &View<u32>) -> Verdict {
+        for (number, node) in self.model.nodes.iter().enumerate() {
+            if self.links[number] == 0 {
+                continue;
+            }
+            let id = self.id_of(number)?;
+            let names: Vec<u8> = node
+                .extended
+                .keys()
+                .flat_map(|name| [name, "\0"].concat().into_bytes())
+                .collect();
+            let shown = view.list_extended(id);
+            ensure(shown == Ok(names), || {
+                format!("node {number}: attributes {shown:?}")
+            })?;
+            for (name, value) in &node.extended {
+                let shown = view.extended(id, name.as_bytes());
+                let same = shown.as_deref() == Ok(value);
+                ensure(same, || format!("node {number}: {name} is {shown:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_paths(&self, view: &View<u32>) -> Verdict {
         for (path, number) in &self.model.paths {
             let names = path.split('/').filter(|name| !name.is_empty());
-            let found = self.view.resolve_directory(names.map(valid));
+            let found = view.resolve_directory(names.map(valid));
             let (node, id) = (&self.model.nodes[*number], self.id_of(*number)?);
             let expected = match node.is_directory() {
                 true => Ok(id),
                 false => Err(Fault::NotADirectory),
             };
             ensure(found == expected, || format!("{path} is {found:?}"))?;
-            let declared = self.view.is_declared(id);
-            ensure(declared == node.declared, || format!("{path}: declared"))?;
+            let declared = view.is_declared(id);
+            ensure(declared == node.declared.is_some(), || {
+                format!("{path}: declared")
+            })?;
         }
         Ok(())
     }

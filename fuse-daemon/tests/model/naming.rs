@@ -53,10 +53,34 @@ impl Model {
         if matches!(content, Content::Link(_)) {
             meta.perm = 0o777;
         }
-        let number = self.add(content, meta);
+        let number = self.add(content, meta, now);
         self.nodes[number].references = 1;
         self.paths.insert(join(&directory, name), number);
         self.touch(&directory, now);
+        Ok(number)
+    }
+
+    pub(crate) fn make_unnamed(
+        &mut self,
+        parent: InodeId,
+        handle: u32,
+        perm: u16,
+        caller: Caller,
+        now: Time,
+    ) -> Answer<Number> {
+        let directory = self.changeable(parent, caller)?;
+        let above = self.nodes[self.paths[&directory]].meta;
+        let inherits = above.perm & 0o2000 != 0;
+        let meta = Meta {
+            perm,
+            uid: caller.uid,
+            gid: if inherits { above.gid } else { caller.gid },
+            atime: now,
+            mtime: now,
+            ctime: now,
+        };
+        let number = self.add(Content::Staged(handle), meta, now);
+        (self.nodes[number].references, self.nodes[number].unnamed) = (1, true);
         Ok(number)
     }
 
@@ -72,7 +96,7 @@ impl Model {
             return Err(vec![Fault::Exists]);
         }
         let path = join(self.path_of(directory).unwrap_or_default(), name);
-        let number = self.add(Content::Staged(handle), meta);
+        let number = self.add(Content::Staged(handle), meta, meta.ctime);
         self.paths.insert(path, number);
         Ok(number)
     }
@@ -91,10 +115,10 @@ impl Model {
             ROOT
         });
         let node = &self.nodes[number];
-        if node.is_directory() || node.declared {
+        if node.is_directory() || node.read_only {
             faults.push(Fault::NotPermitted);
         }
-        if self.path_of(number).is_none() {
+        if self.path_of(number).is_none() && !node.unnamed {
             // link(2): what lost its last name does not come back.
             faults.push(Fault::NotFound);
         }
@@ -110,6 +134,7 @@ impl Model {
         self.touch(&directory, now);
         let node = &mut self.nodes[number];
         node.meta.ctime = now;
+        node.unnamed = false;
         node.references += 1;
         Ok(number)
     }
@@ -118,7 +143,7 @@ impl Model {
     fn removal_faults(&self, directory: &str, number: Number, caller: Caller) -> Vec<Fault> {
         let (above, node) = (&self.nodes[self.paths[directory]], &self.nodes[number]);
         let mut faults = Vec::new();
-        if node.declared {
+        if node.read_only {
             faults.push(Fault::ReadOnlyInput);
         }
         let sticky = above.meta.perm & 0o1000 != 0;

@@ -2,7 +2,7 @@
 
 use cas::tree::{Entry, EntryKind};
 use cas::{Digest, RelPath};
-use fuse_daemon::view::{AttributeChange, Caller, OpenIntent, RenameMode, SetTime, Time};
+use fuse_daemon::view::{AttributeChange, Caller, OpenIntent, RenameMode, SetMode, SetTime, Time};
 use proptest::prelude::*;
 
 /// Few names, so that they collide; the last is as long as a name may be.
@@ -11,6 +11,9 @@ const LONG: &str = match std::str::from_utf8(&[b'l'; 255]) {
     Ok(name) => name,
     Err(_) => "",
 };
+
+/// Names of extended attributes.
+pub(crate) const EXTENDED: [&str; 2] = ["user.a", "user.b"];
 
 const MODES: [u16; 16] = [
     0o755, 0o777, 0o644, 0o700, 0o1777, 0o2775, 0o600, 0o500, 0o444, 0o000, 0o4755, 0o6777, 0o2744,
@@ -89,6 +92,9 @@ pub(crate) enum Operation {
     ReadLink(Pick),
     List { cursor: u8, from: Pick, limit: u8 },
     Forget(Pick, u8),
+    MakeUnnamed(Pick, u16),
+    CopyUp(Pick),
+    SetExtended(Pick, &'static str, Option<Vec<u8>>, SetMode),
 }
 
 /// An operation and who asks for it.
@@ -233,6 +239,8 @@ impl Step {
                 OpenIntent {
                     read: c % 2 == 0,
                     write: c % 4 < 2,
+                    truncate: c % 16 < 4 && c % 4 < 2,
+                    append: c % 32 > 15,
                     execute: c % 8 > 5,
                 },
             ),
@@ -244,6 +252,14 @@ impl Step {
                 from: directory(a, b),
                 limit: d % 5,
             },
+            233..=236 => Operation::MakeUnnamed(directory(a, b), mode),
+            237..=241 => Operation::CopyUp(inode(a, b)),
+            242..=246 => {
+                let modes = [SetMode::Any, SetMode::Create, SetMode::Replace];
+                let value = (d % 3 != 0).then(|| vec![e; usize::from(e)]);
+                let mode = modes[usize::from(f) % 3];
+                Operation::SetExtended(inode(a, b), EXTENDED[usize::from(c) % 2], value, mode)
+            }
             _ => Operation::Forget(inode(a, b), c),
         };
         Self {
@@ -324,4 +340,15 @@ pub(crate) fn entries() -> impl Strategy<Value = Vec<Entry>> {
             .map(|(_, entry)| entry)
             .collect()
     })
+}
+
+/// Below what the declared may be changed: nothing, everything, or some of it.
+pub(crate) fn changeable() -> impl Strategy<Value = Vec<String>> {
+    let some = ["a", "b/b", "e"].map(String::from).to_vec();
+    prop_oneof![
+        Just(Vec::new()),
+        Just(vec![String::new()]),
+        Just(vec![String::new()]),
+        Just(some),
+    ]
 }

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use cas::Digest;
 use cas::tree::{Entry, EntryKind};
 use fuse_daemon::view::{
-    AttributeChange, Attributes, Caller, Fault, FileKind, InodeId, Meta, OpenIntent, SetTime,
-    SpecialKind, Time,
+    AttributeChange, Attributes, Caller, Fault, FileKind, InodeId, Meta, OpenIntent, SetMode,
+    SetTime, SpecialKind, Time,
 };
 
 /// What was asked for, or every refusal that would be right.
@@ -39,7 +39,13 @@ pub(crate) enum Content {
 pub(crate) struct Node {
     /// The number that the view gave it, as soon as it is seen.
     pub(crate) id: Option<InodeId>,
-    pub(crate) declared: bool,
+    /// Where it was declared, if it was.
+    pub(crate) declared: Option<String>,
+    /// How large the content was when it was declared.
+    size_declared: u64,
+    /// Declared, and to stay so.
+    pub(crate) read_only: bool,
+    pub(crate) extended: BTreeMap<&'static str, Vec<u8>>,
     pub(crate) content: Content,
     pub(crate) meta: Meta,
     /// References of the kernel.
@@ -48,6 +54,10 @@ pub(crate) struct Node {
     pub(crate) gone: bool,
     /// Its content was asked for.
     pub(crate) used: bool,
+    /// When it came to be.
+    pub(crate) born: Time,
+    /// Made without a name, and never given one yet.
+    pub(crate) unnamed: bool,
 }
 
 impl Node {
@@ -89,6 +99,8 @@ pub(crate) struct Model {
     /// Every name there is, by its full path; the root is the empty path.
     pub(crate) paths: BTreeMap<String, Number>,
     pub(crate) nodes: Vec<Node>,
+    /// What is declared below these may be changed.
+    changeable: Vec<String>,
 }
 
 pub(crate) fn join(directory: &str, name: &str) -> String {
@@ -116,10 +128,16 @@ fn refuse<T>(value: T, faults: Vec<Fault>) -> Answer<T> {
 
 // Building and asking.
 impl Model {
-    pub(crate) fn new(entries: &[Entry], owner: Caller, born: Time) -> Self {
+    pub(crate) fn new(
+        entries: &[Entry],
+        changeable: Vec<String>,
+        owner: Caller,
+        born: Time,
+    ) -> Self {
         let mut model = Self {
             paths: BTreeMap::new(),
             nodes: Vec::new(),
+            changeable,
         };
         let Caller { uid, gid } = owner;
         let meta = |perm, mtime| Meta {
@@ -152,20 +170,30 @@ impl Model {
     }
 
     fn declare(&mut self, path: String, content: Content, meta: Meta) {
-        let number = self.add(content, meta);
-        self.nodes[number].declared = true;
+        let number = self.add(content, meta, meta.ctime);
+        self.nodes[number].declared = Some(path.clone());
+        self.nodes[number].read_only = !self.changeable.iter().any(|top| below(&path, top));
         self.paths.insert(path, number);
     }
 
-    fn add(&mut self, content: Content, meta: Meta) -> Number {
+    pub(crate) fn add(&mut self, content: Content, meta: Meta, born: Time) -> Number {
+        let size_declared = match content {
+            Content::Input(_, size) => size,
+            _ => 0,
+        };
         self.nodes.push(Node {
             id: None,
-            declared: false,
+            size_declared,
+            declared: None,
+            read_only: false,
+            extended: BTreeMap::new(),
             content,
             meta,
             references: 0,
             gone: false,
             used: false,
+            born,
+            unnamed: false,
         });
         self.nodes.len() - 1
     }
@@ -239,6 +267,7 @@ impl Model {
             links,
             size,
             rdev,
+            born: node.born,
         };
         (attributes, node.handle())
     }
@@ -246,22 +275,26 @@ impl Model {
     /// Paths of inputs, and of outputs with their nodes.
     pub(crate) fn report(&self) -> (Vec<String>, u64, Vec<(String, &Node)>) {
         let named = || self.paths.iter().map(|(p, n)| (p.clone(), &self.nodes[*n]));
-        let inputs: Vec<_> = named().filter(|(_, node)| node.used).collect();
-        let bytes = inputs.iter().map(|(_, node)| match node.content {
-            Content::Input(_, size) => size,
-            _ => 0,
-        });
-        let bytes = bytes.sum();
-        let output = |node: &Node| !node.declared && !matches!(node.content, Content::Special(..));
+        let used = self.nodes.iter().filter(|node| node.used);
+        let used = used.filter_map(|node| Some((node.declared.clone()?, node.size_declared)));
+        let mut used: Vec<_> = used.collect();
+        used.sort_unstable();
+        let bytes = used.iter().map(|(_, size)| size).sum();
+        let output =
+            |node: &Node| node.declared.is_none() && !matches!(node.content, Content::Special(..));
         let outputs = named().filter(|(_, node)| output(node)).collect();
-        (inputs.into_iter().map(|(p, _)| p).collect(), bytes, outputs)
+        (
+            used.into_iter().map(|(path, _)| path).collect(),
+            bytes,
+            outputs,
+        )
     }
 
     /// Marks what nobody can reach any more, and tells the handles that this lets go of.
     pub(crate) fn sweep(&mut self, links: &[u32]) -> Vec<u32> {
         let mut handles = Vec::new();
         for (node, links) in self.nodes.iter_mut().zip(links) {
-            if *links == 0 && node.references == 0 && !node.gone && !node.declared {
+            if *links == 0 && node.references == 0 && !node.gone {
                 node.gone = true;
                 handles.extend(node.handle());
             }
@@ -313,14 +346,14 @@ impl Model {
         let Content::Link(target) = &node.content else {
             return Err(vec![Fault::WrongKind]);
         };
-        node.used |= node.declared;
+        node.used |= node.declared.is_some();
         Ok(target.clone())
     }
 
     pub(crate) fn access(&self, id: InodeId, caller: Caller, wanted: u16) -> Answer<()> {
         let node = &self.nodes[self.at(id)?];
         let mut faults = Vec::new();
-        if node.declared && !node.is_directory() && wanted & 2 != 0 {
+        if node.read_only && !node.is_directory() && wanted & 2 != 0 {
             faults.push(Fault::ReadOnlyInput);
         }
         if !node.permits(caller, wanted) {
@@ -347,8 +380,8 @@ impl Model {
         let execute = u16::from(intent.execute);
         self.access(id, caller, read + write + execute)?;
         let node = &mut self.nodes[number];
-        node.used |= node.declared;
-        if intent.write && caller.uid != 0 {
+        node.used |= node.declared.is_some();
+        if intent.truncate && caller.uid != 0 {
             drop_privileges(&mut node.meta);
         }
         Ok(node.content.clone())
@@ -374,11 +407,11 @@ impl Model {
     ) -> Answer<Option<u32>> {
         let number = self.at(id)?;
         let node = &mut self.nodes[number];
-        if node.declared {
+        if node.read_only {
             return Err(vec![Fault::ReadOnlyInput]);
         }
         refuse((), change_faults(node, &change, caller))?;
-        let regular = matches!(node.content, Content::Staged(_));
+        let regular = matches!(node.content, Content::Staged(_) | Content::Input(..));
         let meta = &mut node.meta;
         if change.uid.is_some() || change.gid.is_some() {
             (meta.uid, meta.gid) = (
@@ -396,9 +429,6 @@ impl Model {
             } else {
                 perm
             };
-        }
-        if change.size.is_some() && caller.uid != 0 {
-            drop_privileges(meta);
         }
         for (time, set) in [
             (&mut meta.atime, change.atime),
@@ -420,13 +450,21 @@ fn change_faults(node: &Node, change: &AttributeChange, caller: Caller) -> Vec<F
     let (owner, writer) = (node.belongs_to(caller), node.permits(caller, 2));
     if change.size.is_some() {
         match node.content {
-            Content::Staged(_) if writer => {}
-            Content::Staged(_) => faults.push(Fault::Denied),
+            Content::Staged(_) | Content::Input(..) if writer => {}
+            Content::Staged(_) | Content::Input(..) => faults.push(Fault::Denied),
             Content::Directory => faults.push(Fault::IsADirectory),
             _ => faults.push(Fault::WrongKind),
         }
     }
-    if change.perm.is_some() && !owner {
+    // A write takes set-user-ID away, by a request in the name of the writer.
+    let mut least = node.meta;
+    drop_privileges(&mut least);
+    let regular = matches!(node.content, Content::Staged(_) | Content::Input(..));
+    let between = |perm: u16| {
+        let highest = perm | node.meta.perm == node.meta.perm;
+        regular && writer && highest && perm & least.perm == least.perm
+    };
+    if change.perm.is_some_and(|perm| !owner && !between(perm)) {
         faults.push(Fault::NotPermitted);
     }
     // chown(2): only root gives away; the owner chooses among own groups; nobody else anything.
@@ -452,4 +490,54 @@ fn change_faults(node: &Node, change: &AttributeChange, caller: Caller) -> Vec<F
         _ => faults.push(Fault::NotPermitted),
     }
     faults
+}
+
+// Content and extended attributes.
+impl Model {
+    /// Gives an input a handle, or tells that it has one.
+    pub(crate) fn copy_up(&mut self, id: InodeId, handle: u32) -> Answer<u32> {
+        let number = self.at(id)?;
+        let node = &mut self.nodes[number];
+        if node.read_only {
+            return Err(vec![Fault::ReadOnlyInput]);
+        }
+        match node.content {
+            Content::Staged(there) => Ok(there),
+            Content::Input(..) => {
+                node.content = Content::Staged(handle);
+                Ok(handle)
+            }
+            _ => Err(vec![Fault::WrongKind]),
+        }
+    }
+
+    /// Sets an extended attribute, or removes it.
+    pub(crate) fn set_extended(
+        &mut self,
+        id: InodeId,
+        name: &'static str,
+        value: Option<Vec<u8>>,
+        mode: SetMode,
+        now: Time,
+    ) -> Answer<()> {
+        let number = self.at(id)?;
+        let node = &mut self.nodes[number];
+        let mut faults = Vec::new();
+        if node.read_only {
+            faults.push(Fault::ReadOnlyInput);
+        }
+        let there = node.extended.contains_key(name);
+        match (&value, mode) {
+            (None, _) | (Some(_), SetMode::Replace) if !there => faults.push(Fault::NoAttribute),
+            (Some(_), SetMode::Create) if there => faults.push(Fault::Exists),
+            _ => {}
+        }
+        refuse((), faults)?;
+        match value {
+            Some(value) => drop(node.extended.insert(name, value)),
+            None => drop(node.extended.remove(name)),
+        }
+        node.meta.ctime = now;
+        Ok(())
+    }
 }

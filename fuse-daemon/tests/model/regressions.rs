@@ -3,8 +3,8 @@
 use cas::Name;
 use cas::tree::Tree;
 use fuse_daemon::view::{
-    AttributeChange, Caller, Fault, InodeId, Meta, NewNode, OpenIntent, RenameMode, SetTime, Time,
-    View,
+    AttributeChange, Caller, Fault, InodeId, Meta, NewNode, OpenIntent, Policy, RenameMode,
+    SetTime, Time, View,
 };
 
 use super::operation::{OWNER, ROOT, STRANGER, all_entries};
@@ -16,7 +16,7 @@ const NOW: Time = Time {
 
 fn view() -> View<u32> {
     let tree = Tree::build(all_entries()).expect("a tree");
-    View::new(tree, OWNER, Time::default())
+    View::new(tree, OWNER, Time::default(), Policy::default())
 }
 
 fn name(text: &str) -> Name<'_> {
@@ -186,6 +186,7 @@ fn a_file_is_run_only_by_whom_its_bits_name() {
         read: true,
         write: false,
         execute: true,
+        ..OpenIntent::default()
     };
     assert!(view.open(file, STRANGER, run).is_ok());
     assert!(view.open(private, OWNER, run).is_ok());

@@ -1,0 +1,134 @@
+//! Extended attributes and inode flags. They live in the table, so they have the limits of the
+//! kernel's interface and not those of the file system below.
+
+use super::access::Caller;
+use super::fact::Touched;
+use super::inode::{Inode, InodeFlags, InodeId, Time};
+use super::{Fault, Result, View};
+
+/// Bytes of a name of an attribute at most (`XATTR_NAME_MAX`).
+const NAME_MAX: usize = 255;
+
+/// Bytes of a value, and of the list of all names, at most (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
+const SIZE_MAX: usize = 64 << 10;
+
+/// What `setxattr` may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetMode {
+    /// Make it or replace it.
+    Any,
+    /// Only make it (`XATTR_CREATE`).
+    Create,
+    /// Only replace it (`XATTR_REPLACE`).
+    Replace,
+}
+
+impl<S: Clone> View<S> {
+    /// The value of an extended attribute.
+    pub fn extended(&self, id: InodeId, name: &[u8]) -> Result<Box<[u8]>> {
+        let inode = self.known(id)?;
+        let value = inode.and_then(|inode| inode.extended.get(name));
+        value.cloned().ok_or(Fault::NoAttribute)
+    }
+
+    /// The names of all extended attributes, each ended by a NUL.
+    pub fn list_extended(&self, id: InodeId) -> Result<Vec<u8>> {
+        let names = self
+            .known(id)?
+            .into_iter()
+            .flat_map(|inode| inode.extended.keys());
+        Ok(names
+            .flat_map(|name| name.iter().copied().chain([0]))
+            .collect())
+    }
+
+    /// Sets an extended attribute.
+    pub fn set_extended(
+        &mut self,
+        id: InodeId,
+        name: &[u8],
+        value: &[u8],
+        mode: SetMode,
+        now: Time,
+    ) -> Result<()> {
+        self.may_change_extended(id)?;
+        if name.is_empty() || name.len() > NAME_MAX {
+            return Err(Fault::AttributeRange);
+        }
+        let others = self.list_extended(id)?.len();
+        if value.len() > SIZE_MAX || others + name.len() + 1 > SIZE_MAX {
+            return Err(Fault::AttributeTooBig);
+        }
+        match (mode, self.extended(id, name)) {
+            (SetMode::Create, Ok(_)) => return Err(Fault::Exists),
+            (SetMode::Replace, Err(fault)) => return Err(fault),
+            _ => {}
+        }
+        let inode = self.inode_mut(id)?;
+        inode.extended.insert(name.into(), value.into());
+        inode.meta.ctime = now;
+        self.touch(Touched::Extended(id, name.into()));
+        Ok(())
+    }
+
+    /// Removes an extended attribute.
+    pub fn remove_extended(&mut self, id: InodeId, name: &[u8], now: Time) -> Result<()> {
+        self.may_change_extended(id)?;
+        self.extended(id, name)?;
+        let inode = self.inode_mut(id)?;
+        inode.extended.remove(name);
+        inode.meta.ctime = now;
+        self.touch(Touched::Extended(id, name.into()));
+        Ok(())
+    }
+
+    fn may_change_extended(&self, id: InodeId) -> Result<()> {
+        self.known(id)?;
+        match () {
+            () if self.is_read_only(id) => Err(Fault::ReadOnlyInput),
+            () if self.flags(id).pins() => Err(Fault::NotPermitted),
+            () => Ok(()),
+        }
+    }
+
+    /// The inode flags.
+    pub fn flags(&self, id: InodeId) -> InodeFlags {
+        self.table
+            .get(&id)
+            .map_or(InodeFlags::default(), |inode| inode.flags)
+    }
+
+    /// Sets the inode flags, all of them. Those that keep an inode from changing are root's to
+    /// give and take.
+    pub fn set_flags(
+        &mut self,
+        id: InodeId,
+        flags: InodeFlags,
+        caller: Caller,
+        now: Time,
+    ) -> Result<()> {
+        let meta = self.meta_of(id)?;
+        let guarded =
+            |flags: InodeFlags| flags.0 & (InodeFlags::IMMUTABLE.0 | InodeFlags::APPEND_ONLY.0);
+        match () {
+            () if self.is_read_only(id) => return Err(Fault::ReadOnlyInput),
+            () if flags.0 & !InodeFlags::SETTABLE.0 != 0 => return Err(Fault::Unsupported),
+            () if !meta.owned_by(caller) => return Err(Fault::NotPermitted),
+            () if guarded(flags) != guarded(self.flags(id)) && caller.uid != 0 => {
+                return Err(Fault::NotPermitted);
+            }
+            () => {}
+        }
+        let inode = self.inode_mut(id)?;
+        (inode.flags, inode.meta.ctime) = (flags, now);
+        Ok(())
+    }
+
+    /// An inode of the table, or nothing for one that is as declared.
+    fn known(&self, id: InodeId) -> Result<Option<&Inode<S>>> {
+        match self.table.get(&id) {
+            Some(inode) => Ok(Some(inode)),
+            None => self.declared(id).map(|_| None),
+        }
+    }
+}

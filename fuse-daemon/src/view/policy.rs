@@ -1,0 +1,72 @@
+//! In what a job's view and a mount's view differ.
+
+use cas::tree::{NodeIndex, Tree};
+use rustc_hash::FxHashSet;
+
+/// The rules of one view.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Which inputs may be changed.
+    pub inputs: InputPolicy,
+    /// Who checks permission bits.
+    pub permissions: Permissions,
+    /// When reading moves the access time of what the view answers for itself: directories, links
+    /// and inputs. Staging files have those that the file system below gives them.
+    pub atime: AtimePolicy,
+    /// Whether reading a directory moves its access time where reading a file would.
+    pub directory_atime: bool,
+}
+
+/// Which declared inputs a job may change.
+#[derive(Clone, Debug, Default)]
+pub enum InputPolicy {
+    /// None.
+    #[default]
+    ReadOnly,
+    /// All: content is copied when it first changes, and nothing is for attributes and names.
+    CopyOnWrite,
+    /// Those that are, or are declared below, one of these.
+    CopyOnWriteBelow(FxHashSet<NodeIndex>),
+}
+
+/// Who checks permission bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Permissions {
+    /// The view. Then `access(2)` tells the truth about read-only inputs, to root as well.
+    #[default]
+    View,
+    /// The kernel (`default_permissions`), which knows all groups and capabilities of a caller.
+    Kernel,
+}
+
+/// When reading moves an access time; as the options of mount(8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtimePolicy {
+    /// Never (`noatime`).
+    #[default]
+    Never,
+    /// If it is not after the last change, or a day old (`relatime`).
+    Relative,
+    /// Always (`strictatime`).
+    Always,
+}
+
+impl InputPolicy {
+    /// Whether a declared node may be changed.
+    pub(super) fn may_change(&self, tree: &Tree, node: NodeIndex) -> bool {
+        match self {
+            InputPolicy::ReadOnly => false,
+            InputPolicy::CopyOnWrite => true,
+            InputPolicy::CopyOnWriteBelow(tops) => {
+                let mut at = node;
+                while !tops.contains(&at) {
+                    match tree.get(at) {
+                        Some(node) if at != NodeIndex::ROOT => at = node.parent,
+                        _ => return false,
+                    }
+                }
+                true
+            }
+        }
+    }
+}
