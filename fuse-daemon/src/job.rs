@@ -4,11 +4,13 @@
 //! *dispose* (what the view let go of is dropped after the lock). No lock is held across I/O.
 
 mod ends;
+mod extended;
 mod files;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use cas::copy::Copier;
 use cas::manifest::Resolved;
 use cas::staging::{StagedFile, StagingDirectory};
 use cas::tree::Tree;
@@ -82,6 +84,7 @@ pub struct Job {
     view: Mutex<View<Staged>>,
     /// Files that are or may still be written, by descriptor or by mapping.
     writing: DashMap<InodeId, Writing>,
+    copier: Copier,
     passthrough: AtomicBool,
     failure: OnceLock<String>,
 }
@@ -105,6 +108,7 @@ impl Job {
             tree: inputs.tree.clone(),
             view: Mutex::new(view),
             writing: DashMap::new(),
+            copier: Copier::default(),
             passthrough: AtomicBool::new(false),
             failure: OnceLock::new(),
         })
@@ -117,6 +121,19 @@ impl Job {
             self.fail("a bug in wakebox: the job's view is inconsistent".into());
             Refusal::Broken
         })
+    }
+
+    /// Makes one change of the view. Whatever it let go of is for [`Job::dispose`], after this.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut View<Staged>) -> crate::view::Result<T>,
+    ) -> Result<T> {
+        Ok(change(&mut *self.view()?)?)
+    }
+
+    /// Drops what a change let go of, which may unlink files. The view's lock is released by now.
+    fn dispose(&self, released: Released<Staged>) {
+        drop(released);
     }
 
     /// Records why what the job saw cannot be trusted. The first reason stands.
@@ -137,17 +154,27 @@ impl Job {
         self.complete(found)
     }
 
-    /// Drops references that the kernel had. Tells whether the inode is gone for good.
-    pub fn forget(&self, id: InodeId, count: u64) -> bool {
-        let Ok(mut view) = self.view() else {
-            return false;
+    /// Looks an inode up by its number, for a file handle.
+    pub fn lookup_id(&self, id: InodeId) -> Result<Stat> {
+        let found = self.view()?.lookup_id(id)?;
+        self.complete(found)
+    }
+
+    /// Looks the parent of a directory up, for a file handle.
+    pub fn lookup_parent(&self, id: InodeId) -> Result<Stat> {
+        let found = self.view()?.lookup_parent(id)?;
+        self.complete(found)
+    }
+
+    /// Drops references that the kernel had.
+    pub fn forget(&self, id: InodeId, count: u64) {
+        let Ok(released) = self.change(|view| Ok(view.forget(id, count))) else {
+            return;
         };
-        let released = view.forget(id, count);
-        drop(view);
         if !released.0.is_empty() {
             self.writing.remove(&id);
         }
-        !released.0.is_empty()
+        self.dispose(released);
     }
 
     /// What `stat` shows.
@@ -194,21 +221,27 @@ impl Job {
         caller: Caller,
         now: Time,
     ) -> Result<Stat> {
-        let staged = self.view()?.set_attributes(id, change, caller, now)?;
-        if let Some(staged) = staged {
-            if let Some(size) = change.size {
-                rustix::fs::ftruncate(open_staged(&staged, OFlags::WRONLY)?, size)?;
-            }
-            if change.atime.is_some() || change.mtime.is_some() {
-                staged.set_times(&timestamps(&change))?;
-            }
+        let set = |view: &mut View<Staged>| view.set_attributes(id, change, caller, now);
+        let mut staged = self.change(set)?;
+        if let Some(size) = change.size {
+            let file = self.writable(id)?;
+            rustix::fs::ftruncate(open_staged(&file, OFlags::WRONLY)?, size)?;
+            staged = Some(file);
+        }
+        if let Some(staged) = staged
+            && (change.atime.is_some() || change.mtime.is_some())
+        {
+            staged.set_times(&timestamps(&change))?;
         }
         self.stat(id)
     }
 
     /// The target of a symbolic link.
-    pub fn read_link(&self, id: InodeId) -> Result<Box<[u8]>> {
-        Ok(self.view()?.read_link(id)?)
+    pub fn read_link(&self, id: InodeId, now: Time) -> Result<Box<[u8]>> {
+        self.change(|view| {
+            view.accessed(id, now);
+            view.read_link(id)
+        })
     }
 
     /// Makes a directory, a link, a special file, or a regular file that is not opened.
@@ -226,7 +259,7 @@ impl Job {
             NewNode::File(staged) => Some(staged.clone()),
             _ => None,
         };
-        let made = self.view()?.make(parent, name, node, perm, caller, now)?;
+        let made = self.change(|view| view.make(parent, name, node, perm, caller, now))?;
         self.complete((made, backing))
     }
 
@@ -240,15 +273,15 @@ impl Job {
         now: Time,
     ) -> Result<Stat> {
         let name = Name::new(name).map_err(Fault::from)?;
-        let linked = self.view()?.link(id, parent, name, caller, now)?;
+        let linked = self.change(|view| view.link(id, parent, name, caller, now))?;
         self.complete(linked)
     }
 
     /// Removes a name of anything but a directory.
     pub fn unlink(&self, parent: InodeId, name: &[u8], caller: Caller, now: Time) -> Result<()> {
         let name = Name::new(name).map_err(Fault::from)?;
-        let released = self.view()?.unlink(parent, name, caller, now)?;
-        dispose(released);
+        let released = self.change(|view| view.unlink(parent, name, caller, now))?;
+        self.dispose(released);
         Ok(())
     }
 
@@ -261,8 +294,8 @@ impl Job {
         now: Time,
     ) -> Result<()> {
         let name = Name::new(name).map_err(Fault::from)?;
-        let released = self.view()?.remove_directory(parent, name, caller, now)?;
-        dispose(released);
+        let released = self.change(|view| view.remove_directory(parent, name, caller, now))?;
+        self.dispose(released);
         Ok(())
     }
 
@@ -283,10 +316,9 @@ impl Job {
     ) -> Result<()> {
         let name = Name::new(name).map_err(Fault::from)?;
         let new_name = Name::new(new_name).map_err(Fault::from)?;
-        let mut view = self.view()?;
-        let released = view.rename(parent, name, new_parent, new_name, mode, caller, now)?;
-        drop(view);
-        dispose(released);
+        let released =
+            self.change(|view| view.rename(parent, name, new_parent, new_name, mode, caller, now))?;
+        self.dispose(released);
         Ok(())
     }
 
@@ -301,8 +333,17 @@ impl Job {
     }
 
     /// Lists part of a directory.
-    pub fn list(&self, directory: InodeId, offset: u64, limit: usize) -> Result<Vec<ListedStat>> {
-        let listed = self.view()?.list(directory, offset, limit)?;
+    pub fn list(
+        &self,
+        directory: InodeId,
+        offset: u64,
+        limit: usize,
+        now: Time,
+    ) -> Result<Vec<ListedStat>> {
+        let listed = self.change(|view| {
+            view.accessed(directory, now);
+            view.list(directory, offset, limit)
+        })?;
         let complete = |entry: Listed<Staged>| {
             let stat = self.complete((entry.attributes, entry.staged))?;
             Ok(ListedStat {
@@ -324,13 +365,6 @@ impl Job {
     pub fn staging_name(&self) -> &str {
         self.staging.name()
     }
-}
-
-/// Drops what a change let go of, which may unlink files. The view's lock is released by now: a
-/// guard that is a temporary lives to the end of its own statement, so the change is always one
-/// statement and this the next.
-fn dispose(released: Released<Staged>) {
-    drop(released);
 }
 
 fn timespec(time: Time) -> Timespec {

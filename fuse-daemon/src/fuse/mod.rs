@@ -70,8 +70,7 @@ impl JobFileSystem {
     /// refusal the open is given back.
     fn open_file(&self, id: InodeId, flags: OpenFlags, request: &Request, reply: ReplyOpen) {
         let intent = intent(flags);
-        let truncate = flags.0 & libc::O_TRUNC != 0;
-        let opened = match self.job.open(id, caller(request), intent, truncate) {
+        let opened = match self.job.open(id, caller(request), intent) {
             Ok(opened) => opened,
             Err(refusal) => return reply.error(errno(&refusal)),
         };
@@ -206,7 +205,7 @@ impl Filesystem for JobFileSystem {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.job.read_link(inode(ino)) {
+        match self.job.read_link(inode(ino), now()) {
             Ok(target) => reply.data(&target),
             Err(refusal) => reply.error(errno(&refusal)),
         }
@@ -479,7 +478,7 @@ impl Filesystem for JobFileSystem {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = match self.job.list(inode(ino), offset, LISTED) {
+        let listed = match self.job.list(inode(ino), offset, LISTED, now()) {
             Ok(listed) => listed,
             Err(refusal) => return reply.error(errno(&refusal)),
         };
@@ -501,7 +500,7 @@ impl Filesystem for JobFileSystem {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = match self.job.list(inode(ino), offset, LISTED_PLUS) {
+        let listed = match self.job.list(inode(ino), offset, LISTED_PLUS, now()) {
             Ok(listed) => listed,
             Err(refusal) => return reply.error(errno(&refusal)),
         };

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use cas::RelPath;
 use cas::staging::is_quiet;
 use cas::tree::NodeIndex;
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, Timestamps};
 use rustix::io::Errno;
 
-use super::{Job, Refusal, Result, Staged, Stat};
-use crate::view::{Caller, Fault, InodeId, NewNode, OpenIntent, Opened, Time};
+use super::{Job, Refusal, Result, Staged, Stat, timespec};
+use crate::view::{Caller, Fault, InodeId, Meta, NewNode, OpenIntent, Opened, Time};
 
 /// Writers of a staged file.
 #[derive(Debug, Default)]
@@ -25,24 +25,26 @@ pub(super) struct Writing {
 impl Job {
     /// Decides an open for everything but directories. An open for writing is counted, and must
     /// be given back by [`Job::close`].
-    pub fn open(
-        &self,
-        id: InodeId,
-        caller: Caller,
-        intent: OpenIntent,
-        truncate: bool,
-    ) -> Result<Opened<Staged>> {
-        let opened = self.view()?.open(id, caller, intent)?;
-        if let Opened::Staged(staged) = &opened {
-            if intent.write {
-                self.count_writer(id);
-            }
-            if truncate && let Err(refusal) = open_staged(staged, OFlags::WRONLY | OFlags::TRUNC) {
-                self.close(id, intent.write);
-                return Err(refusal);
-            }
+    pub fn open(&self, id: InodeId, caller: Caller, intent: OpenIntent) -> Result<Opened<Staged>> {
+        let opened = self.change(|view| view.open(id, caller, intent))?;
+        if intent.write {
+            self.count_writer(id);
         }
-        Ok(opened)
+        if !intent.truncate {
+            return Ok(opened);
+        }
+        self.truncate(id, opened)
+            .inspect_err(|_| self.close(id, intent.write))
+    }
+
+    fn truncate(&self, id: InodeId, opened: Opened<Staged>) -> Result<Opened<Staged>> {
+        match opened {
+            Opened::Staged(staged) => {
+                open_staged(&staged, OFlags::WRONLY | OFlags::TRUNC)?;
+                Ok(Opened::Staged(staged))
+            }
+            Opened::Input { .. } => self.copy_up(id, Keep::Nothing).map(Opened::Staged),
+        }
     }
 
     fn count_writer(&self, id: InodeId) {
@@ -79,9 +81,42 @@ impl Job {
         path.map_or_else(String::new, |path: RelPath| path.to_string())
     }
 
-    fn staged(&self, id: InodeId) -> Result<Staged> {
-        let (_, staged) = self.view()?.attributes(id)?;
-        staged.ok_or(Refusal::Fault(Fault::ReadOnlyInput))
+    /// What backs a file now. An input that may be changed can have been copied up since it was
+    /// opened.
+    pub fn current(&self, id: InodeId) -> Result<Opened<Staged>> {
+        Ok(self.view()?.backing(id)?)
+    }
+
+    /// The staging file that backs a file from now on, for a change of its content.
+    pub fn writable(&self, id: InodeId) -> Result<Staged> {
+        match self.current(id)? {
+            Opened::Staged(staged) => Ok(staged),
+            Opened::Input { .. } => self.copy_up(id, Keep::Content),
+        }
+    }
+
+    /// Gives an input a staging file of its own. Two threads may do that at once: both copy, which
+    /// needs no lock because a blob does not change, and the view takes the first.
+    fn copy_up(&self, id: InodeId, keep: Keep) -> Result<Staged> {
+        if self.view()?.is_read_only(id) {
+            return Err(Fault::ReadOnlyInput.into());
+        }
+        let (attributes, opened) = (self.view()?.attributes(id)?.0, self.current(id)?);
+        let (staged, copy) = self.create_staging_file(OFlags::RDWR)?;
+        if let Keep::Content = keep {
+            let blob = self.backing(id, &opened, OFlags::RDONLY)?;
+            self.copier
+                .copy(&blob, &copy)
+                .map_err(|error| os_refusal(&error))?;
+            let Meta { atime, mtime, .. } = attributes.meta;
+            staged.set_times(&Timestamps {
+                last_access: timespec(atime),
+                last_modification: timespec(mtime),
+            })?;
+        }
+        let (there, released) = self.change(|view| view.copy_up(id, staged))?;
+        self.dispose(released);
+        Ok(there)
     }
 
     /// Allocates, frees or zeroes space.
@@ -92,8 +127,26 @@ impl Job {
         offset: u64,
         length: u64,
     ) -> Result<()> {
-        let file = open_staged(&self.staged(id)?, OFlags::RDWR)?;
+        let file = open_staged(&self.writable(id)?, OFlags::RDWR)?;
         Ok(rustix::fs::fallocate(file, mode, offset, length)?)
+    }
+
+    /// Copies a range of bytes from one file to another, and tells how many it were.
+    pub fn copy_range(&self, from: (InodeId, u64), to: (InodeId, u64), length: u64) -> Result<u64> {
+        let target = open_staged(&self.writable(to.0)?, OFlags::WRONLY)?;
+        let source = self.backing(from.0, &self.current(from.0)?, OFlags::RDONLY)?;
+        let (mut read_at, mut write_at, mut left) = (from.1, to.1, length);
+        while left > 0 {
+            let count = usize::try_from(left).unwrap_or(usize::MAX);
+            let offsets = (Some(&mut read_at), Some(&mut write_at));
+            match rustix::fs::copy_file_range(&source, offsets.0, &target, offsets.1, count) {
+                Ok(0) => break,
+                Ok(copied) => left -= copied as u64,
+                Err(_) if left < length => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(length - left)
     }
 
     /// Flushes a file to disk. Inputs are on disk.
@@ -110,10 +163,9 @@ impl Job {
 
     /// Finds data or a hole.
     pub fn seek(&self, id: InodeId, to: SeekFrom, caller: Caller) -> Result<u64> {
-        let (_, staged) = self.view()?.attributes(id)?;
-        let opened = match staged {
-            Some(staged) => Opened::Staged(staged),
-            None => {
+        let opened = match self.current(id)? {
+            Opened::Staged(staged) => Opened::Staged(staged),
+            Opened::Input { .. } => {
                 let intent = OpenIntent {
                     read: true,
                     ..OpenIntent::default()
@@ -146,11 +198,29 @@ impl Job {
 
     /// A new staging file, to be put under a name, and a read-only descriptor of it.
     pub fn new_file(&self) -> Result<(Staged, File)> {
-        let (staged, file) = self
-            .staging
-            .create_file(OFlags::RDONLY)
-            .map_err(|error| self.os_error(&error))?;
+        self.create_staging_file(OFlags::RDONLY)
+    }
+
+    fn create_staging_file(&self, flags: OFlags) -> Result<(Staged, File)> {
+        let created = self.staging.create_file(flags);
+        let (staged, file) = created.map_err(|error| self.os_error(&error))?;
         Ok((Arc::new(staged), file))
+    }
+
+    /// Makes a regular file without a name that is open from the start (`O_TMPFILE`), and counts
+    /// it as written.
+    pub fn create_unnamed(
+        &self,
+        parent: InodeId,
+        perm: u16,
+        caller: Caller,
+        now: Time,
+    ) -> Result<(Stat, Staged, File)> {
+        let (staged, file) = self.new_file()?;
+        let backing = staged.clone();
+        let made = self.change(|view| view.make_unnamed(parent, backing, perm, caller, now))?;
+        self.count_writer(made.id);
+        Ok((self.complete((made, Some(staged.clone())))?, staged, file))
     }
 
     /// Makes a regular file that is open from the start, and counts it as written if `write`.
@@ -196,6 +266,18 @@ pub(super) fn open_staged(staged: &Staged, flags: OFlags) -> Result<File> {
         }
         _ => Refusal::Os(Errno::IO),
     })
+}
+
+fn os_refusal(error: &std::io::Error) -> Refusal {
+    Refusal::Os(Errno::from_io_error(error).unwrap_or(Errno::IO))
+}
+
+/// What of an input's content its copy is to have.
+enum Keep {
+    /// All.
+    Content,
+    /// Nothing: it is truncated.
+    Nothing,
 }
 
 /// Reads from a file at an offset until the buffer is full or the file ends.

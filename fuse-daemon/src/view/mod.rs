@@ -115,6 +115,11 @@ impl<S: Clone> View<S> {
         }
     }
 
+    /// The rules of this view.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Changes when reading moves access times.
     pub fn set_atime_policy(&mut self, files: AtimePolicy, directories: bool) {
         (self.policy.atime, self.policy.directory_atime) = (files, directories);

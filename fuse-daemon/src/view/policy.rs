@@ -13,6 +13,9 @@ pub struct Policy {
     /// When reading moves the access time of what the view answers for itself: directories, links
     /// and inputs. Staging files have those that the file system below gives them.
     pub atime: AtimePolicy,
+    /// Whether extended attributes and inode flags are served. A job has none: tools ask for them
+    /// with every file that they list, and one refusal saves all further requests.
+    pub extended: bool,
     /// Whether reading a directory moves its access time where reading a file would.
     pub directory_atime: bool,
 }

@@ -1,0 +1,70 @@
+//! Extended attributes and inode flags of a job's files, where its view has any.
+
+use super::{Job, Refusal, Result};
+use crate::view::{Caller, InodeFlags, InodeId, SetMode, Time};
+
+/// Attributes that mean something to the kernel, which would rely on them.
+const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+
+impl Job {
+    /// Whether extended attributes and inode flags are served at all.
+    pub fn serves_extended(&self) -> bool {
+        self.view().is_ok_and(|view| view.policy().extended)
+    }
+
+    /// The value of an extended attribute.
+    pub fn extended(&self, id: InodeId, name: &[u8]) -> Result<Box<[u8]>> {
+        supported(name)?;
+        Ok(self.view()?.extended(id, name)?)
+    }
+
+    /// The names of all extended attributes, each ended by a NUL.
+    pub fn list_extended(&self, id: InodeId) -> Result<Vec<u8>> {
+        Ok(self.view()?.list_extended(id)?)
+    }
+
+    /// Sets an extended attribute.
+    pub fn set_extended(
+        &self,
+        id: InodeId,
+        name: &[u8],
+        value: &[u8],
+        mode: SetMode,
+        now: Time,
+    ) -> Result<()> {
+        supported(name)?;
+        self.change(|view| view.set_extended(id, name, value, mode, now))
+    }
+
+    /// Removes an extended attribute.
+    pub fn remove_extended(&self, id: InodeId, name: &[u8], now: Time) -> Result<()> {
+        supported(name)?;
+        self.change(|view| view.remove_extended(id, name, now))
+    }
+
+    /// The inode flags.
+    pub fn flags(&self, id: InodeId) -> Result<InodeFlags> {
+        let view = self.view()?;
+        view.attributes(id)?;
+        Ok(view.flags(id))
+    }
+
+    /// Sets the inode flags.
+    pub fn set_flags(
+        &self,
+        id: InodeId,
+        flags: InodeFlags,
+        caller: Caller,
+        now: Time,
+    ) -> Result<()> {
+        self.change(|view| view.set_flags(id, flags, caller, now))
+    }
+}
+
+/// Access control lists would have to be obeyed, not only kept.
+fn supported(name: &[u8]) -> Result<()> {
+    match name.starts_with(ACL_PREFIX) {
+        true => Err(Refusal::Os(rustix::io::Errno::OPNOTSUPP)),
+        false => Ok(()),
+    }
+}
