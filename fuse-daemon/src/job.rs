@@ -24,8 +24,8 @@ pub use files::read_at;
 use files::{Writing, open_staged};
 
 use crate::view::{
-    Access, AttributeChange, Attributes, Caller, Fault, InodeId, Listed, NewNode, Policy, Released,
-    RenameMode, SetTime, Time, View,
+    Access, AttributeChange, Attributes, Caller, Fault, InodeId, Listed, NewMode, NewNode, Policy,
+    Released, RenameMode, SetTime, Time, View,
 };
 
 /// A handle of a file that the job wrote. It is unlinked when the last owner drops it: the view
@@ -250,7 +250,7 @@ impl Job {
         parent: InodeId,
         name: &[u8],
         node: NewNode<Staged>,
-        perm: u16,
+        mode: NewMode,
         caller: Caller,
         now: Time,
     ) -> Result<Stat> {
@@ -259,7 +259,7 @@ impl Job {
             NewNode::File(staged) => Some(staged.clone()),
             _ => None,
         };
-        let made = self.change(|view| view.make(parent, name, node, perm, caller, now))?;
+        let made = self.change(|view| view.make(parent, name, node, mode, caller, now))?;
         self.complete((made, backing))
     }
 

@@ -32,7 +32,7 @@ use fuser::{
 use rustix::fs::FallocateFlags;
 
 use crate::job::{Job, ListedStat, Refusal, Result};
-use crate::view::{Access, AttributeChange, Fault, InodeId, NewNode, Opened, RenameMode};
+use crate::view::{Access, AttributeChange, Fault, InodeId, NewMode, NewNode, Opened, RenameMode};
 
 use convert::{attributes, caller, file_type, intent, new_special, now, seek_from, set_time};
 use errno::errno;
@@ -225,7 +225,7 @@ impl Filesystem for JobFileSystem {
             Some(special) => Ok(special),
             None => self.job.new_file().map(|(staged, _)| NewNode::File(staged)),
         };
-        let (parent, perm) = (inode(parent), mode as u16);
+        let (parent, perm) = (inode(parent), NewMode::from(mode as u16));
         let made = node.and_then(|node| {
             self.job
                 .make(parent, name.as_bytes(), node, perm, caller(req), now())
@@ -247,7 +247,7 @@ impl Filesystem for JobFileSystem {
             parent,
             name,
             NewNode::Directory,
-            mode as u16,
+            NewMode::from(mode as u16),
             caller(req),
             now(),
         );
@@ -267,7 +267,7 @@ impl Filesystem for JobFileSystem {
             inode(parent),
             link_name.as_bytes(),
             node,
-            0o777,
+            NewMode::from(0o777),
             caller(req),
             now(),
         );
@@ -346,7 +346,7 @@ impl Filesystem for JobFileSystem {
         reply: ReplyCreate,
     ) {
         let write = intent(OpenFlags(flags)).write;
-        let (parent, perm) = (inode(parent), mode as u16);
+        let (parent, perm) = (inode(parent), NewMode::from(mode as u16));
         let made = self
             .job
             .create(parent, name.as_bytes(), perm, write, caller(req), now());

@@ -1,10 +1,7 @@
 //! Extended attributes and inode flags of a job's files, where its view has any.
 
-use super::{Job, Refusal, Result};
+use super::{Job, Result};
 use crate::view::{Caller, InodeFlags, InodeId, SetMode, Time};
-
-/// Attributes that mean something to the kernel, which would rely on them.
-const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 
 impl Job {
     /// Whether extended attributes and inode flags are served at all.
@@ -14,7 +11,6 @@ impl Job {
 
     /// The value of an extended attribute.
     pub fn extended(&self, id: InodeId, name: &[u8]) -> Result<Box<[u8]>> {
-        supported(name)?;
         Ok(self.view()?.extended(id, name)?)
     }
 
@@ -32,13 +28,11 @@ impl Job {
         mode: SetMode,
         now: Time,
     ) -> Result<()> {
-        supported(name)?;
         self.change(|view| view.set_extended(id, name, value, mode, now))
     }
 
     /// Removes an extended attribute.
     pub fn remove_extended(&self, id: InodeId, name: &[u8], now: Time) -> Result<()> {
-        supported(name)?;
         self.change(|view| view.remove_extended(id, name, now))
     }
 
@@ -58,13 +52,5 @@ impl Job {
         now: Time,
     ) -> Result<()> {
         self.change(|view| view.set_flags(id, flags, caller, now))
-    }
-}
-
-/// Access control lists would have to be obeyed, not only kept.
-fn supported(name: &[u8]) -> Result<()> {
-    match name.starts_with(ACL_PREFIX) {
-        true => Err(Refusal::Os(rustix::io::Errno::OPNOTSUPP)),
-        false => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom, Timestamps};
 use rustix::io::Errno;
 
 use super::{Job, Refusal, Result, Staged, Stat, timespec};
-use crate::view::{Caller, Fault, InodeId, Meta, NewNode, OpenIntent, Opened, Time};
+use crate::view::{Caller, Fault, InodeId, Meta, NewMode, NewNode, OpenIntent, Opened, Time};
 
 /// Writers of a staged file.
 #[derive(Debug, Default)]
@@ -212,13 +212,13 @@ impl Job {
     pub fn create_unnamed(
         &self,
         parent: InodeId,
-        perm: u16,
+        mode: NewMode,
         caller: Caller,
         now: Time,
     ) -> Result<(Stat, Staged, File)> {
         let (staged, file) = self.new_file()?;
         let backing = staged.clone();
-        let made = self.change(|view| view.make_unnamed(parent, backing, perm, caller, now))?;
+        let made = self.change(|view| view.make_unnamed(parent, backing, mode, caller, now))?;
         self.count_writer(made.id);
         Ok((self.complete((made, Some(staged.clone())))?, staged, file))
     }
@@ -228,7 +228,7 @@ impl Job {
         &self,
         parent: InodeId,
         name: &[u8],
-        perm: u16,
+        mode: NewMode,
         write: bool,
         caller: Caller,
         now: Time,
@@ -238,7 +238,7 @@ impl Job {
             parent,
             name,
             NewNode::File(staged.clone()),
-            perm,
+            mode,
             caller,
             now,
         )?;

@@ -4,7 +4,7 @@ use cas::Name;
 
 use super::access::{Access, Caller};
 use super::inode::{
-    Attributes, Directory, FileKind, Inode, InodeId, Kind, Meta, SpecialKind, Time,
+    Attributes, Directory, Extended, FileKind, Inode, InodeId, Kind, Meta, SpecialKind, Time,
 };
 use super::{Fault, Released, Result, View};
 
@@ -19,6 +19,23 @@ pub enum NewNode<S> {
     Symlink(Box<[u8]>),
     /// A fifo, socket or device, with its device number.
     Special(SpecialKind, u32),
+}
+
+/// The mode that something new is asked to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewMode {
+    /// Permission bits.
+    pub perm: u16,
+    /// Bits that the caller wants nobody to have, unless the directory has a default access
+    /// control list, which then decides.
+    pub umask: u16,
+}
+
+impl From<u16> for NewMode {
+    /// Permission bits to be taken as they are.
+    fn from(perm: u16) -> Self {
+        Self { perm, umask: 0 }
+    }
 }
 
 /// A new value for a time.
@@ -57,22 +74,19 @@ impl<S: Clone> View<S> {
         parent: InodeId,
         name: Name<'_>,
         node: NewNode<S>,
-        perm: u16,
+        mode: NewMode,
         caller: Caller,
         now: Time,
     ) -> Result<Attributes> {
         self.may_add(parent, name, caller)?;
-        let meta = self.new_meta(parent, &node, perm, caller, now)?;
         let kind = match node {
             NewNode::File(staged) => Kind::Staged(staged),
             NewNode::Symlink(target) => Kind::Symlink(target),
             NewNode::Special(kind, rdev) => Kind::Special(kind, rdev),
             NewNode::Directory => Kind::Directory(Directory::new(parent, Some(name.to_owned()), 0)),
         };
-        let id = self.insert(Inode {
-            links: 1,
-            ..Inode::new(meta, now, kind)
-        });
+        let inode = self.new_inode(parent, kind, mode, caller, now)?;
+        let id = self.insert(Inode { links: 1, ..inode });
         self.set_name(parent, name, Some(id), now)?;
         self.reference(id);
         self.attributes(id).map(|(attributes, _)| attributes)
@@ -84,19 +98,49 @@ impl<S: Clone> View<S> {
         &mut self,
         parent: InodeId,
         staged: S,
-        perm: u16,
+        mode: NewMode,
         caller: Caller,
         now: Time,
     ) -> Result<Attributes> {
         self.may_change_names(parent, caller)?;
-        let node = NewNode::File(staged.clone());
-        let meta = self.new_meta(parent, &node, perm, caller, now)?;
+        let inode = self.new_inode(parent, Kind::Staged(staged), mode, caller, now)?;
         let id = self.insert(Inode {
             linkable: true,
-            ..Inode::new(meta, now, Kind::Staged(staged))
+            ..inode
         });
         self.reference(id);
         self.attributes(id).map(|(attributes, _)| attributes)
+    }
+
+    fn new_inode(
+        &self,
+        parent: InodeId,
+        kind: Kind<S>,
+        mode: NewMode,
+        caller: Caller,
+        now: Time,
+    ) -> Result<Inode<S>> {
+        let above = self.meta_of(parent)?;
+        let is_directory = matches!(kind, Kind::Directory(_));
+        let (perm, extended) = match kind {
+            Kind::Symlink(_) => (0o777, Extended::new()),
+            _ => self.inherited(parent, mode, is_directory),
+        };
+        // A set-group-ID directory hands down its group, and to directories the bit itself.
+        let inherits = above.perm & 0o2000 != 0;
+        let set_group = if inherits && is_directory { 0o2000 } else { 0 };
+        let meta = Meta {
+            perm: (perm | set_group) & 0o7777,
+            uid: caller.uid,
+            gid: if inherits { above.gid } else { caller.gid },
+            atime: now,
+            mtime: now,
+            ctime: now,
+        };
+        Ok(Inode {
+            extended,
+            ..Inode::new(meta, now, kind)
+        })
     }
 
     /// Puts a staging file that holds an input's content, or as much of it as matters, in the
@@ -158,33 +202,6 @@ impl<S: Clone> View<S> {
             Some(_) => Err(Fault::Exists),
             None => Ok(()),
         }
-    }
-
-    fn new_meta(
-        &self,
-        parent: InodeId,
-        node: &NewNode<S>,
-        perm: u16,
-        caller: Caller,
-        now: Time,
-    ) -> Result<Meta> {
-        let parent = self.meta_of(parent)?;
-        // A set-group-ID directory hands down its group, and to directories the bit itself.
-        let inherits = parent.perm & 0o2000 != 0;
-        let gid = if inherits { parent.gid } else { caller.gid };
-        let perm = match node {
-            NewNode::Directory if inherits => perm | 0o2000,
-            NewNode::Symlink(_) => 0o777,
-            _ => perm,
-        } & 0o7777;
-        Ok(Meta {
-            perm,
-            uid: caller.uid,
-            gid,
-            atime: now,
-            mtime: now,
-            ctime: now,
-        })
     }
 
     /// Gives an inode one more name, and counts a reference for the kernel. A read-only input
@@ -274,6 +291,9 @@ impl<S: Clone> View<S> {
         }
         check_change(&meta, kind, &change, self.judged(caller))?;
         let judged = self.judged(caller);
+        if let Some(perm) = change.perm {
+            self.follow_chmod(id, perm);
+        }
         let inode = self.inode_mut(id)?;
         apply_change(&mut inode.meta, kind, &change, judged, now);
         match &inode.kind {

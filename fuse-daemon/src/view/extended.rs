@@ -2,8 +2,10 @@
 //! kernel's interface and not those of the file system below.
 
 use super::access::Caller;
+use super::acl::{self, Acl};
+use super::change::NewMode;
 use super::fact::Touched;
-use super::inode::{Inode, InodeFlags, InodeId, Time};
+use super::inode::{Extended, FileKind, Inode, InodeFlags, InodeId, Time};
 use super::{Fault, Result, View};
 
 /// Bytes of a name of an attribute at most (`XATTR_NAME_MAX`).
@@ -64,21 +66,73 @@ impl<S: Clone> View<S> {
             (SetMode::Replace, Err(fault)) => return Err(fault),
             _ => {}
         }
-        let inode = self.inode_mut(id)?;
-        inode.extended.insert(name.into(), value.into());
-        inode.meta.ctime = now;
+        let value = match name {
+            acl::ACCESS | acl::DEFAULT => self.set_list(id, name, value)?,
+            _ => Some(value.into()),
+        };
+        self.put_extended(id, name, value)?;
+        self.inode_mut(id)?.meta.ctime = now;
+        Ok(())
+    }
+
+    fn put_extended(&mut self, id: InodeId, name: &[u8], value: Option<Box<[u8]>>) -> Result<()> {
+        let extended = &mut self.inode_mut(id)?.extended;
+        match value {
+            Some(value) => drop(extended.insert(name.into(), value)),
+            None => drop(extended.remove(name)),
+        }
         self.touch(Touched::Extended(id, name.into()));
         Ok(())
+    }
+
+    /// Checks an access control list, gives the inode the permission bits that go with it, and
+    /// returns what is left to be kept: nothing, if the bits say it all.
+    fn set_list(&mut self, id: InodeId, name: &[u8], value: &[u8]) -> Result<Option<Box<[u8]>>> {
+        let mut list = Acl::parse(value).ok_or(Fault::WrongKind)?;
+        match (name, self.kind_of(id)?) {
+            (_, FileKind::Symlink) => return Err(Fault::Unsupported),
+            (acl::DEFAULT, FileKind::Directory) => return Ok(Some(list.to_bytes())),
+            (acl::DEFAULT, _) => return Err(Fault::Denied),
+            _ => {}
+        }
+        let meta = &mut self.inode_mut(id)?.meta;
+        meta.perm = meta.perm & !0o777 | list.perm();
+        Ok((!list.is_minimal()).then(|| list.to_bytes()))
+    }
+
+    /// Keeps the access control list in step with a change of permission bits.
+    pub(super) fn follow_chmod(&mut self, id: InodeId, perm: u16) {
+        let list = self.extended(id, acl::ACCESS).ok();
+        if let Some(mut list) = list.and_then(|bytes| Acl::parse(&bytes)) {
+            list.set_perm(perm);
+            let _ = self.put_extended(id, acl::ACCESS, Some(list.to_bytes()));
+        }
+    }
+
+    /// The permission bits of something new in a directory, and the access control lists that the
+    /// directory hands down to it.
+    pub(super) fn inherited(
+        &self,
+        parent: InodeId,
+        mode: NewMode,
+        is_directory: bool,
+    ) -> (u16, Extended) {
+        let default = self.extended(parent, acl::DEFAULT);
+        let Some(mut list) = default.ok().and_then(|bytes| Acl::parse(&bytes)) else {
+            return (mode.perm & !mode.umask, Extended::new());
+        };
+        let handed_down = is_directory.then(|| (acl::DEFAULT.into(), list.to_bytes()));
+        let perm = list.restrict(mode.perm);
+        let access = (!list.is_minimal()).then(|| (acl::ACCESS.into(), list.to_bytes()));
+        (perm, handed_down.into_iter().chain(access).collect())
     }
 
     /// Removes an extended attribute.
     pub fn remove_extended(&mut self, id: InodeId, name: &[u8], now: Time) -> Result<()> {
         self.may_change_extended(id)?;
         self.extended(id, name)?;
-        let inode = self.inode_mut(id)?;
-        inode.extended.remove(name);
-        inode.meta.ctime = now;
-        self.touch(Touched::Extended(id, name.into()));
+        self.put_extended(id, name, None)?;
+        self.inode_mut(id)?.meta.ctime = now;
         Ok(())
     }
 

@@ -125,6 +125,9 @@ impl InodeFlags {
     }
 }
 
+/// Extended attributes by name.
+pub(super) type Extended = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
 /// An inode of the table.
 #[derive(Debug)]
 pub(super) struct Inode<S> {
@@ -135,7 +138,7 @@ pub(super) struct Inode<S> {
     pub(super) links: u32,
     /// Whether it may get a first name: made by `O_TMPFILE`. What lost its last name may not.
     pub(super) linkable: bool,
-    pub(super) extended: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    pub(super) extended: Extended,
     pub(super) kind: Kind<S>,
 }
 

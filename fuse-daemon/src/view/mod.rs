@@ -29,6 +29,7 @@
 //! - An inode without a name is in the table only while the kernel knows it.
 
 mod access;
+mod acl;
 mod change;
 mod entries;
 mod extended;
@@ -47,7 +48,7 @@ use cas::tree::{Node, NodeIndex, NodeKind, Tree};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use access::{Access, Caller};
-pub use change::{AttributeChange, NewNode, SetTime};
+pub use change::{AttributeChange, NewMode, NewNode, SetTime};
 pub use extended::SetMode;
 pub use fact::{Content, Fact};
 pub use fault::Fault;
@@ -269,8 +270,11 @@ impl<S: Clone> View<S> {
     fn insert(&mut self, inode: Inode<S>) -> InodeId {
         let id = InodeId(self.next);
         self.next += 1;
-        self.table.insert(id, inode);
         self.touch(Touched::Inode(id));
+        for name in inode.extended.keys() {
+            self.touch(Touched::Extended(id, name.clone()));
+        }
+        self.table.insert(id, inode);
         id
     }
 }

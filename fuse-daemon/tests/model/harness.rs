@@ -330,7 +330,9 @@ impl World {
             ),
         };
         let name = place.name;
-        let view = self.view.make(parent, valid(name), node, perm, caller, now);
+        let view = self
+            .view
+            .make(parent, valid(name), node, perm.into(), caller, now);
         let model = self.model.make(parent, name, content, perm, caller, now);
         match agree(view, model)? {
             Some((attributes, number)) => {
@@ -345,7 +347,9 @@ impl World {
         let (parent, now) = (self.resolve(directory), self.now());
         self.handles += 1;
         let handle = self.handles;
-        let view = self.view.make_unnamed(parent, handle, perm, caller, now);
+        let view = self
+            .view
+            .make_unnamed(parent, handle, perm.into(), caller, now);
         let model = self.model.make_unnamed(parent, handle, perm, caller, now);
         match agree(view, model)? {
             Some((attributes, number)) => {

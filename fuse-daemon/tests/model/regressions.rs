@@ -30,7 +30,7 @@ fn make(
     node: NewNode<u32>,
     perm: u16,
 ) -> InodeId {
-    let made = view.make(parent, name(text), node, perm, OWNER, NOW);
+    let made = view.make(parent, name(text), node, perm.into(), OWNER, NOW);
     made.expect("made").id
 }
 
