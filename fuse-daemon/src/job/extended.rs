@@ -3,6 +3,9 @@
 use super::{Job, Result};
 use crate::view::{Caller, InodeFlags, InodeId, SetMode, Time};
 
+/// xattr(7): who lacks CAP_SYS_ADMIN does not see these, and the kernel leaves that to us.
+const ROOTS_OWN: &[u8] = b"trusted.";
+
 impl Job {
     /// Whether extended attributes and inode flags are served at all.
     pub fn serves_extended(&self) -> bool {
@@ -14,9 +17,12 @@ impl Job {
         Ok(self.view()?.extended(id, name)?)
     }
 
-    /// The names of all extended attributes, each ended by a NUL.
-    pub fn list_extended(&self, id: InodeId) -> Result<Vec<u8>> {
-        Ok(self.view()?.list_extended(id)?)
+    /// The names of all extended attributes that a caller may know of, each ended by a NUL.
+    pub fn list_extended(&self, id: InodeId, caller: Caller) -> Result<Vec<u8>> {
+        let names = self.view()?.list_extended(id)?;
+        let names = names.split_inclusive(|byte| *byte == 0);
+        let known = names.filter(|name| caller.uid == 0 || !name.starts_with(ROOTS_OWN));
+        Ok(known.flatten().copied().collect())
     }
 
     /// Sets an extended attribute.
