@@ -1,5 +1,7 @@
 //! The command line and the environment: read here, and nowhere else.
 
+mod mount;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use crate::daemon::Daemons;
 use crate::error::Result;
 use crate::original::{self, Asked, Id, Mode};
 use crate::runtime::RuntimeDirectory;
+
+pub use mount::MountArguments;
 
 /// Version and build, as `--version` prints them.
 pub const VERSION: &str = concat!(
@@ -41,7 +45,8 @@ const USAGE: &str = "wakebox -p FILE [-o FILE] [OPTIONS]
 
 const EXIT_CODES: &str = "Exit codes: the job's own; 124 time limit; 125 the sandbox, the daemon or \
 the store failed; 126 cannot run the command; 127 no such command; 128+n killed by signal n; wrong \
-usage: 1, in a subcommand 2. With -I, 0 whenever the job ran.";
+usage: 1, in a subcommand 2. With -I, 0 whenever the job ran. Of mount: 0 mounted, 1 wrong usage, \
+2 system error, 32 the mount failed.";
 
 /// What else there is to do.
 #[derive(Debug, Subcommand)]
@@ -52,6 +57,8 @@ pub enum Command {
     Cas(CasArguments),
     /// Show the daemons of this user and their jobs
     Status(StatusArguments),
+    /// Mount a read-write view that lasts: inputs from directories, changes in a state directory
+    Mount(MountArguments),
     /// Serve jobs; started by itself when needed
     Daemon(DaemonArguments),
     /// Print completions for a shell
@@ -228,18 +235,25 @@ pub enum Misuse {
     Original(String),
     /// Of a subcommand, or its help.
     Subcommand(clap::Error),
+    /// Of a mount, or its help.
+    Mount(clap::Error),
 }
 
 impl Call {
     /// Reads the command line, of which the first word is the program's name. A subcommand in the
     /// first place is ours; everything else is a call of the original.
     pub fn read(arguments: &[OsString]) -> std::result::Result<Self, Misuse> {
+        if mount::is_helper(arguments) {
+            let read = mount::read_helper(arguments).map_err(Misuse::Mount);
+            return read.map(|arguments| Self::Command(Command::Mount(arguments)));
+        }
         let words = arguments.get(1..).unwrap_or_default();
         if words.first().is_some_and(|first| is_subcommand(first)) {
             let matches = command().try_get_matches_from(arguments);
             let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
             return match cli {
                 Ok(cli) => Ok(Self::Command(cli.command)),
+                Err(error) if words[0] == "mount" => Err(Misuse::Mount(error)),
                 Err(error) => Err(Misuse::Subcommand(error)),
             };
         }
@@ -392,6 +406,7 @@ mod tests {
             &["status"],
             &["daemon", "--stop"],
             &["manual"],
+            &["mount", "-o", "state=s", "source", "directory", "-osuid"],
             &["completions", "zsh"],
         ];
         for words in ours {

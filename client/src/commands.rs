@@ -1,9 +1,10 @@
 //! The subcommands around the store and the daemon.
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use cas::protocol::{self, Reply, Request};
 use cas::{Digest, Store};
 
 use crate::BUILD_ID;
@@ -344,4 +345,62 @@ fn background(socket: &Path, idle: std::time::Duration) -> Result<u8> {
         let _ = rustix::stdio::dup2_stdout(&null);
     })?;
     Ok(0)
+}
+
+/// The process that serves a mount: standard input is the state directory with its lock, standard
+/// output the conversation with whoever mounts, by which the file system comes.
+pub fn serve_mount(store: &Path, number: (u32, u32), foreground: bool) -> Result<()> {
+    let failed = |errno: rustix::io::Errno| Error::io("start to serve", "the mount", errno);
+    let state = own_copy(rustix::stdio::stdin()).map_err(failed)?;
+    let socket = own_copy(rustix::stdio::stdout()).map_err(failed)?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null");
+    let null = null.map_err(|error| Error::io("open", "/dev/null", error))?;
+    rustix::stdio::dup2_stdin(&null).map_err(failed)?;
+    rustix::stdio::dup2_stdout(&null).map_err(failed)?;
+    if foreground {
+        // Without whoever waits for it, a mount in the foreground is none.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+            .map_err(failed)?;
+    } else {
+        rustix::process::setsid().map_err(failed)?;
+    }
+    crate::sandbox::SignalHold::new().keep();
+    let stop = crate::sandbox::open_signals(&crate::sandbox::STOPPING).map_err(failed)?;
+    let asked = protocol::receive(socket.as_fd())
+        .map_err(|error| Error::io("listen to", "whoever mounts", error))?;
+    let Some((Request::Serve, Some(device))) = asked else {
+        return Ok(()); // it gave up
+    };
+    let root = std::fs::File::open(store).map_err(|e| Error::io("open the store", store, e))?;
+    let owner = rustix::process::geteuid().as_raw();
+    let settings = fuse_daemon::standing::Settings {
+        state,
+        store: root.into(),
+        device,
+        number,
+        owner: (owner, rustix::process::getegid().as_raw()),
+        stop,
+    };
+    let mut socket = Some(socket);
+    let served = fuse_daemon::standing::run(settings, || {
+        // Closed with this: nobody is to wait for a process that lives as long as the mount.
+        if let Some(socket) = socket.take() {
+            let _ = protocol::send(socket.as_fd(), &Reply::Serving, None);
+        }
+    });
+    match (served, socket) {
+        (Err(error), Some(socket)) => {
+            let refusal = Reply::Refused(error.to_string());
+            let _ = protocol::send(socket.as_fd(), &refusal, None);
+            Err(error.into())
+        }
+        (served, _) => Ok(served?),
+    }
+}
+
+fn own_copy(descriptor: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(descriptor, 3)
 }

@@ -38,6 +38,9 @@ pub enum Error {
     /// The outputs cannot be put into the workspace.
     #[error(transparent)]
     Publish(#[from] crate::publish::PublishError),
+    /// A mount failed: what, where, and what can be done.
+    #[error("{0}")]
+    Mount(String),
     /// What was asked cannot be had, or was not served truly.
     #[error("{0}")]
     Outcome(String),
@@ -107,9 +110,11 @@ impl Error {
             Self::Daemon(_) | Self::Outcome(_) | Self::Sandbox(SandboxError::DaemonGone) => {
                 Kind::Daemon
             }
-            Self::Sandbox(_) | Self::Publish(_) | Self::NotMade(_) | Self::Io { .. } => {
-                Kind::Sandbox
-            }
+            Self::Sandbox(_)
+            | Self::Publish(_)
+            | Self::NotMade(_)
+            | Self::Mount(_)
+            | Self::Io { .. } => Kind::Sandbox,
         }
     }
 }

@@ -7,13 +7,16 @@
 //! | 1 | `run`: the job ended with 0 and did not make an output that was asked for |
 //! | 1 | `cas has`, `cas verify`: a blob is missing or corrupt |
 //! | 2 | subcommand: wrong usage; nothing ran |
+//! | 1 | `mount`: wrong usage; nothing was done |
+//! | 2 | `mount`: a system error: the state, the store or the inputs cannot be had |
+//! | 32 | `mount`: the mount failed |
 //! | 124 | the time limit passed and the job was killed (with `-I`: 0) |
 //! | 125 | the sandbox, the daemon or the store failed; with `-I`, too |
 //! | 126 | the command exists and cannot be run |
 //! | 127 | there is no such command |
 //! | 128 + n | the job was killed by signal n, or the call itself was told to stop by it (with `-I`, too, and no result is written) |
 //!
-//! Codes 126 and 127 say what a shell would say. With `-I` they are the job's, so the call's own
+//! The codes of `mount` are those that mount(8) expects of its helpers. Codes 126 and 127 say what a shell would say. With `-I` they are the job's, so the call's own
 //! code is 0 and `usage.status` has them.
 
 use crate::exec::{Ended, Status};
@@ -24,6 +27,12 @@ pub const ORIGINAL_USAGE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The job did not make an output that was asked for.
 pub const NOT_MADE: u8 = 1;
+/// `mount`: wrong usage.
+pub const MOUNT_USAGE: u8 = 1;
+/// `mount`: the system refused something before the mount.
+pub const MOUNT_SYSTEM: u8 = 2;
+/// `mount`: the mount failed.
+pub const MOUNT_FAILED: u8 = 32;
 /// The time limit passed.
 pub const TIMED_OUT: u8 = 124;
 /// The sandbox, the daemon or the store failed. Never the job's own doing.

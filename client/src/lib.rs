@@ -9,6 +9,8 @@
 //! [`mod@publish`] puts it into the workspace. [`ingest`] is the way in: files of a workspace become
 //! blobs and a manifest.
 //!
+//! [`mod@mount`] mounts a view that lasts, without a job, for whoever wants a file system of it.
+//!
 //! [`exit_code`] is an interface, and [`error`] says which failure has which code.
 
 pub mod batch;
@@ -22,6 +24,7 @@ pub mod hidden;
 pub mod images;
 pub mod ingest;
 pub mod interactive;
+pub mod mount;
 pub mod mount_ops;
 pub mod original;
 pub mod output;

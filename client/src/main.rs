@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use client::cli::{Call, Command, Environment, Misuse};
 use client::error::say;
 use client::runner::Listener;
-use client::{batch, commands, exit_code, interactive, workspace};
+use client::{batch, commands, exit_code, interactive, mount, workspace};
 
 fn main() -> ExitCode {
     // Before anything is opened: what is open now was left open for us.
@@ -42,6 +42,7 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
         Call::Command(Command::Run(arguments)) => workspace::run(arguments, environment),
         Call::Command(Command::Cas(arguments)) => commands::cas(arguments, environment),
         Call::Command(Command::Status(arguments)) => commands::status(arguments, environment),
+        Call::Command(Command::Mount(arguments)) => Ok(mount::run(arguments, environment)),
         Call::Command(Command::Daemon(arguments)) => commands::daemon(arguments, environment),
         Call::Command(Command::Completions { shell }) => commands::completions(*shell),
         Call::Command(Command::Manual) => commands::manual(),
@@ -56,13 +57,16 @@ fn explain_misuse(misuse: &Misuse, listener: &Listener) -> ExitCode {
             listener.tell(line);
             ExitCode::from(exit_code::ORIGINAL_USAGE)
         }
-        Misuse::Subcommand(error) => {
-            let _ = error.print();
-            match error.use_stderr() {
-                true => ExitCode::from(exit_code::USAGE),
-                false => ExitCode::SUCCESS,
-            }
-        }
+        Misuse::Subcommand(error) => explain(error, exit_code::USAGE),
+        Misuse::Mount(error) => explain(error, exit_code::MOUNT_USAGE),
+    }
+}
+
+fn explain(error: &clap::Error, code: u8) -> ExitCode {
+    let _ = error.print();
+    match error.use_stderr() {
+        true => ExitCode::from(code),
+        false => ExitCode::SUCCESS,
     }
 }
 

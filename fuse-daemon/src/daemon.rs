@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cas::{Error, Store};
+use cas::Error;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -19,7 +19,6 @@ use rustix::net::{
 use crate::control::{self, Context, Stop};
 use crate::mounts;
 use crate::registry::Registry;
-use crate::view::Time;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -55,26 +54,10 @@ struct Daemon {
 /// Runs a daemon until it has been idle for long enough or is asked to end. `ready` is called
 /// once connections are accepted. Must be called before the process has a second thread.
 pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
-    let _ = rustix::thread::set_name(c"wakebox-daemon");
-    crate::memory::map_large_buffers();
-    raise_descriptor_limit();
+    crate::process::prepare(c"wakebox-daemon");
     let daemon = Daemon::start(settings)?;
     ready();
     std::thread::scope(|scope| daemon.accept(scope))
-}
-
-/// As many descriptors as the system allows: the daemon serves all jobs of its user, and its
-/// limit must never become theirs.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
 }
 
 impl Daemon {
@@ -83,7 +66,7 @@ impl Daemon {
         let failed = |source: io::Error| Error::io("listen on", &settings.socket, source);
         let runtime = open_directory(&directory).map_err(failed)?;
         let listener = listen_at(runtime.as_fd(), &name).map_err(failed)?;
-        let (store, runtime, passthrough) = settle(&settings, runtime)?;
+        let (store, runtime, passthrough) = mounts::settle(settings.store.as_fd(), runtime)?;
         let wake = Arc::new(
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
                 .map_err(|errno| failed(errno.into()))?,
@@ -103,7 +86,7 @@ impl Daemon {
             store: settings.store_name,
             started: Instant::now(),
             stop,
-            now,
+            now: crate::process::now,
         };
         let connections = AtomicUsize::new(0);
         let idle = settings.idle;
@@ -241,33 +224,6 @@ fn listen_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Opens the store, and lets go of everything else of the namespace that the daemon came from.
-/// Without the privilege to mount there is nothing to let go of by mounts, and no passthrough.
-fn settle(settings: &Settings, runtime: OwnedFd) -> cas::Result<(Store, OwnedFd, bool)> {
-    let clones = || -> io::Result<_> {
-        let blobs = mounts::read_only_clone(settings.store.as_fd())?;
-        let staging = mounts::detached_clone(settings.store.as_fd())?;
-        let runtime = mounts::detached_clone(runtime.as_fd())?;
-        Ok((blobs, staging, runtime))
-    };
-    match clones() {
-        Ok((blobs, staging, runtime)) => {
-            if let Err(error) = mounts::leave_namespace() {
-                tracing::info!("staying in the caller's mount namespace: {error}");
-            }
-            Ok((Store::from_descriptors(blobs, staging)?, runtime, true))
-        }
-        Err(error) => {
-            tracing::info!("no mounts of its own, so no passthrough: {error}");
-            Ok((
-                Store::from_descriptors(&settings.store, &settings.store)?,
-                runtime,
-                false,
-            ))
-        }
-    }
-}
-
 fn is_own_user(socket: BorrowedFd<'_>) -> bool {
     let peer = socket_peercred(socket).map(|credentials| credentials.uid);
     let own = peer == Ok(rustix::process::geteuid());
@@ -279,13 +235,4 @@ fn is_own_user(socket: BorrowedFd<'_>) -> bool {
 
 fn ring(wake: BorrowedFd<'_>) {
     let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
-}
-
-/// The daemon's clock for times that jobs see.
-fn now() -> Time {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    Time {
-        seconds: now.tv_sec,
-        nanoseconds: now.tv_nsec as u32,
-    }
 }

@@ -15,8 +15,10 @@
 //! - [`control`] is the client's side: requests in, replies out, descriptors passed.
 //! - [`registry`] knows the jobs and the manifests that were seen.
 //! - [`mounts`] is how the daemon reaches the store: blobs through a read-only mount.
-//! - [`memory`] is a setting of the allocator.
+//! - [`memory`] is a setting of the allocator, [`process`] what else a serving process sets.
 //! - [`daemon`] wires them up, listens, and ends when it has been idle.
+//! - [`standing`] serves one view that outlives jobs: `wakebox mount`; [`origin`] is how it finds
+//!   back to the mount table that it was started from.
 //!
 //! Arrows never turn back; `fuse` and `control` do not know each other.
 //!
@@ -46,5 +48,8 @@ pub mod fuse;
 pub mod job;
 pub mod memory;
 pub mod mounts;
+pub mod origin;
+pub mod process;
 pub mod registry;
+pub mod standing;
 pub mod view;

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use cas::Store;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -90,6 +91,30 @@ pub fn leave_namespace() -> io::Result<()> {
     rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
     rustix::process::chdir(c"/")?;
     Ok(())
+}
+
+/// Opens the store, and lets go of everything else of the namespace that the caller came from but
+/// one more directory. Without the privilege to mount there is nothing to let go of by mounts,
+/// and no passthrough: whether there may be is the last of what is returned.
+pub fn settle(store: BorrowedFd<'_>, directory: OwnedFd) -> cas::Result<(Store, OwnedFd, bool)> {
+    let clones = || -> io::Result<_> {
+        let blobs = read_only_clone(store)?;
+        let staging = detached_clone(store)?;
+        let directory = detached_clone(directory.as_fd())?;
+        Ok((blobs, staging, directory))
+    };
+    match clones() {
+        Ok((blobs, staging, directory)) => {
+            if let Err(error) = leave_namespace() {
+                tracing::info!("staying in the caller's mount namespace: {error}");
+            }
+            Ok((Store::from_descriptors(blobs, staging)?, directory, true))
+        }
+        Err(error) => {
+            tracing::info!("no mounts of its own, so no passthrough: {error}");
+            Ok((Store::from_descriptors(store, store)?, directory, false))
+        }
+    }
 }
 
 fn empty_root() -> io::Result<OwnedFd> {

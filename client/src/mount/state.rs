@@ -1,0 +1,161 @@
+//! The state directory of a mount: its lock, and what is kept in it of the inputs.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cas::manifest::Manifest;
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
+
+use crate::error::{Error, Result};
+
+/// How long a mount waits for the last one on the same state: umount(2) returns before the
+/// process that served it has flushed and gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it looks. flock(2) has no time limit of its own.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// What inputs are: read by the process that serves, too.
+const MANIFEST: &str = "manifest";
+
+/// The directories that inputs came from, each with a NUL behind it.
+const SOURCES: &str = "inputs";
+
+/// A state directory that nobody else uses.
+#[derive(Debug)]
+pub(super) struct State {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl State {
+    /// Makes the directory if it is missing, for this user alone, and locks it; waits for a
+    /// previous mount that is just ending. The lock goes with the descriptor, to whoever has
+    /// a copy of it.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |what| move |error: io::Error| Error::io(what, path, error);
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(path);
+        made.map_err(failed("make the state directory"))?;
+        let path = path
+            .canonicalize()
+            .map_err(failed("find the state directory"))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, &path, flags, Mode::empty());
+        let directory = directory.map_err(|e| Error::io("open the state directory", &path, e))?;
+        lock(&directory, &path)?;
+        Ok(Self { path, directory })
+    }
+
+    /// Where it is, as an absolute path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory, with its lock.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// A file that the process that serves appends its log to.
+    pub(super) fn log(&self) -> Result<(File, PathBuf)> {
+        let path = self.path.join("log");
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(|error| Error::io("open the log", &path, error))?;
+        Ok((file, path))
+    }
+
+    /// The directories that inputs were taken from; `None` if none were taken yet.
+    pub(super) fn sources(&self) -> Result<Option<Vec<PathBuf>>> {
+        let path = self.path.join(SOURCES);
+        if !self.path.join(MANIFEST).exists() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+        let parts = bytes
+            .split(|&byte| byte == 0)
+            .filter(|part| !part.is_empty());
+        let sources = parts.map(|part| OsString::from_vec(part.to_vec()).into());
+        Ok(Some(sources.collect()))
+    }
+
+    /// Keeps the inputs. The manifest comes last: with it they are complete.
+    pub(super) fn keep_inputs(&self, sources: &[PathBuf], manifest: &Manifest) -> Result<()> {
+        let mut list = Vec::new();
+        for source in sources {
+            list.extend_from_slice(source.as_os_str().as_bytes());
+            list.push(0);
+        }
+        self.write(SOURCES, &list)?;
+        self.write(MANIFEST, &manifest.encode())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            Ok(rustix::fs::fsync(&self.directory)?)
+        };
+        write().map_err(|error| Error::io("write", &path, error))
+    }
+}
+
+fn lock(directory: &OwnedFd, path: &Path) -> Result<()> {
+    let start = Instant::now();
+    while flock(directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if start.elapsed() > PATIENCE {
+            return Err(Error::Mount(format!(
+                "the state {} is in use by another mount; unmount that one, or name another \
+                 state",
+                path.display()
+            )));
+        }
+        std::thread::sleep(INTERVAL);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_state_is_made_for_its_user_alone_and_keeps_where_inputs_came_from() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a/state");
+        let state = State::open(&path).unwrap();
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+        assert_eq!(state.sources().unwrap(), None);
+        let sources = [PathBuf::from("/a b"), PathBuf::from("/c\n")];
+        state.keep_inputs(&sources, &Manifest::default()).unwrap();
+        assert_eq!(state.sources().unwrap(), Some(sources.to_vec()));
+        state.keep_inputs(&[], &Manifest::default()).unwrap();
+        assert_eq!(state.sources().unwrap(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_state_waits_for_its_predecessor() {
+        let root = tempfile::tempdir().unwrap();
+        let first = State::open(root.path()).unwrap();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(200));
+                drop(first);
+            });
+            State::open(root.path()).unwrap();
+        });
+        assert!(start.elapsed() >= Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,34 @@
+//! What every serving process sets for itself, and its clock.
+
+use std::ffi::CStr;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::view::Time;
+
+/// Prepares a process that will serve. Must be called before it has a second thread.
+pub fn prepare(name: &CStr) {
+    let _ = rustix::thread::set_name(name);
+    crate::memory::map_large_buffers();
+    raise_descriptor_limit();
+}
+
+/// As many descriptors as the system allows: the process serves everyone who uses its mounts, and
+/// its limit must never become theirs.
+fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let all = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, all);
+}
+
+/// The clock for times that users of a view see: the one by which file systems stamp changes.
+pub fn now() -> Time {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    Time {
+        seconds: now.tv_sec,
+        nanoseconds: now.tv_nsec as u32,
+    }
+}
