@@ -8,6 +8,7 @@ mod compatibility;
 mod compile;
 mod differential;
 mod lifecycle;
+mod mount;
 mod mounts;
 mod operations;
 mod original;

@@ -42,10 +42,12 @@ pub(super) fn make(source: &OsStr, options: &Options) -> Result<Detached> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::openat(CWD, "/dev/fuse", flags, Mode::empty());
     let device = device.map_err(|errno| {
-        Error::Mount(format!(
-            "cannot open /dev/fuse: {}; is the kernel's module 'fuse' loaded?",
-            io::Error::from(errno)
-        ))
+        let hint = match errno {
+            Errno::ACCESS | Errno::PERM => "; this user may not, and its mode should be 0666",
+            _ => "; is the kernel's module 'fuse' loaded?",
+        };
+        let error = io::Error::from(errno);
+        Error::Mount(format!("cannot open /dev/fuse: {error}{hint}"))
     })?;
     let mount = configured(source, options, device.as_fd()).map_err(explain)?;
     // Asks for nothing but what the kernel knows by itself: nobody serves yet.
@@ -176,6 +178,7 @@ fn cannot(what: &str, path: &Path, errno: Errno) -> Error {
         Errno::NOTCONN => "; a dead mount lies there: unmount it first",
         Errno::PERM | Errno::ACCESS => "; this user may not",
         Errno::BUSY => "; files of it are open for writing",
+        Errno::INVAL => "; is anything mounted there?",
         _ => "",
     };
     let error = io::Error::from(errno);
