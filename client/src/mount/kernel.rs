@@ -66,7 +66,6 @@ fn configured(
     options: &Options,
     device: BorrowedFd<'_>,
 ) -> std::result::Result<OwnedFd, Errno> {
-    let is_root = rustix::process::geteuid().is_root();
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, value: &[u8]| {
         let value = CString::new(value).map_err(|_| Errno::INVAL)?;
@@ -86,12 +85,11 @@ fn configured(
         "group_id",
         rustix::process::getegid().as_raw().to_string().as_bytes(),
     )?;
+    // The kernel knows all groups and capabilities of a caller; a request names one of each.
+    fsconfig_set_flag(&context, "default_permissions")?;
     // A mount of root's is for everyone, as those of other file systems are.
-    if is_root || options.allow_other {
+    if rustix::process::geteuid().is_root() || options.allow_other {
         fsconfig_set_flag(&context, "allow_other")?;
-    }
-    if is_root || options.default_permissions {
-        fsconfig_set_flag(&context, "default_permissions")?;
     }
     for (_, word) in OF_FILE_SYSTEM
         .iter()

@@ -91,12 +91,12 @@ fn mount(
     // First what fails for want of privilege, before anything is made or hashed.
     let detached = kernel::make(&arguments.source, options)?;
     let mount_point = kernel::mount_point(directory)?;
-    let hold = arguments.foreground.then(SignalHold::new);
     let state = State::open(&places.state)?;
-    let store = places.store.clone();
-    let store = Store::open(&store.unwrap_or_else(|| state.path().join("store")))?;
+    let own_store = || state.path().join("store");
+    let store = Store::open(&places.store.clone().unwrap_or_else(own_store))?;
     let root = canonical(store.root())?;
     take_inputs(&state, &store, &places.inputs)?;
+    let hold = arguments.foreground.then(SignalHold::new);
     let server = Server::start(arguments, environment, &state, &root, detached.number)?;
     drop(state); // it has the lock now
     server.serve(detached.device)?;

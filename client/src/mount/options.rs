@@ -39,9 +39,23 @@ const ATIME: MountFlags = MountFlags::NOATIME
     .union(MountFlags::STRICTATIME);
 
 /// Words that are for mount(8) itself, and those that say what is the case anyway.
-const GENERIC: [&str; 15] = [
-    "defaults", "auto", "noauto", "user", "nouser", "users", "nousers", "owner", "noowner",
-    "group", "nogroup", "_netdev", "nofail", "silent", "loud",
+const GENERIC: [&str; 16] = [
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
+    "_netdev",
+    "nofail",
+    "silent",
+    "loud",
+    "default_permissions",
 ];
 
 /// What the kernel shows of a FUSE mount, and mount(8) says again at a `remount`.
@@ -73,8 +87,6 @@ pub(super) struct Options {
     pub(super) plain_type: bool,
     /// `allow_other`: processes of other users may use the mount.
     pub(super) allow_other: bool,
-    /// `default_permissions`: the kernel checks permissions.
-    pub(super) default_permissions: bool,
     /// Words that mean nothing here, to be warned of.
     pub(super) unknown: Vec<String>,
     set: MountFlags,
@@ -97,7 +109,6 @@ impl Options {
             remount: false,
             plain_type: false,
             allow_other: false,
-            default_permissions: false,
             unknown: Vec::new(),
             set: MountFlags::empty(),
             clear: MountFlags::empty(),
@@ -151,7 +162,6 @@ impl Options {
             "remount" => self.remount = true,
             "nosubtype" => self.plain_type = true,
             "allow_other" => self.allow_other = true,
-            "default_permissions" => self.default_permissions = true,
             "" => {}
             _ => self.read_unknown(word),
         }

@@ -78,10 +78,9 @@ impl Server {
         format!("lost the process that was to serve the mount: {error}{log}")
     }
 
-    /// Waits for its end, and passes on what tells this process to stop. Returns whether it ended
-    /// well.
-    pub(super) fn wait(mut self, hold: &SignalHold) -> Result<bool> {
-        let _ = hold; // without it a signal would end this process
+    /// Waits for its end, and passes on what tells this process to stop: signals that are held, or
+    /// they would end it. Returns whether it ended well.
+    pub(super) fn wait(mut self, _hold: &SignalHold) -> Result<bool> {
         let pid = Pid::from_child(&self.child);
         let failed = |errno: rustix::io::Errno| cannot_start(errno.into());
         let process = pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
