@@ -303,6 +303,18 @@ fn told_to_end_it_unmounts_everywhere() {
 }
 
 #[test]
+fn a_dead_mount_is_told_as_such_and_its_state_serves_again() {
+    let place = Place::new();
+    let script = "
+        $WAKEBOX mount w m -o state=s; touch m/x; pid=$(server w); kill -9 $pid; gone $pid
+        ls m 2>&1 | grep -c 'not connected'; $WAKEBOX mount w m -o state=s || echo $?
+        umount m; $WAKEBOX mount w m -o state=s; touch m/y; umount m";
+    let (told, complained) = run!(place, script);
+    assert_eq!(told, "1\n32\n");
+    assert!(complained.contains("unmount it first"), "{complained}");
+}
+
+#[test]
 fn a_mount_in_the_foreground_lasts_as_long_as_its_call() {
     let place = Place::new();
     let script = "

@@ -118,8 +118,14 @@ fn explain(errno: Errno) -> Error {
 /// Opens the directory to mount on.
 pub(super) fn mount_point(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(CWD, path, flags, Mode::empty());
-    directory.map_err(|errno| cannot("mount on", path, errno))
+    let open = || {
+        let directory = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+        // A mount whose server has died lies there as if it lived, until it is asked.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        rustix::fs::statx(&directory, "", flags, StatxFlags::BASIC_STATS)?;
+        Ok(directory)
+    };
+    open().map_err(|errno| cannot("mount on", path, errno))
 }
 
 /// Attaches a mount that is being served, and has one request answered: whoever comes next finds
@@ -171,7 +177,8 @@ fn tell_atime_policy(path: &Path, flags: MountFlags) {
     }
 }
 
-fn cannot(what: &str, path: &Path, errno: Errno) -> Error {
+/// What the kernel refuses, in one line, and what can be done about it.
+pub(super) fn cannot(what: &str, path: &Path, errno: Errno) -> Error {
     let hint = match errno {
         Errno::NOTCONN => "; a dead mount lies there: unmount it first",
         Errno::PERM | Errno::ACCESS => "; this user may not",

@@ -13,6 +13,7 @@ mod state;
 use std::path::{Path, PathBuf};
 
 use cas::Store;
+use rustix::io::Errno;
 
 use crate::cli::{Environment, MountArguments};
 use crate::error::{Error, Result, say};
@@ -65,8 +66,8 @@ fn answer(arguments: &MountArguments, environment: &Environment) -> Result<bool>
     }
     let directory = arguments.directory.canonicalize();
     let directory = directory.map_err(|error| {
-        let path = arguments.directory.display();
-        Error::Mount(format!("cannot mount on {path}: {error}"))
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        kernel::cannot("mount on", &arguments.directory, errno)
     })?;
     if options.remount {
         return match arguments.fake {
