@@ -180,7 +180,7 @@ fn tell_atime_policy(path: &Path, flags: MountFlags) {
 /// What the kernel refuses, in one line, and what can be done about it.
 pub(super) fn cannot(what: &str, path: &Path, errno: Errno) -> Error {
     let hint = match errno {
-        Errno::NOTCONN => "; a dead mount lies there: unmount it first",
+        Errno::NOTCONN | Errno::CONNABORTED => "; a dead mount lies there: unmount it first",
         Errno::PERM | Errno::ACCESS => "; this user may not",
         Errno::BUSY => "; files of it are open for writing",
         Errno::INVAL => "; is anything mounted there?",
