@@ -1,6 +1,8 @@
 //! Files that are being written and belong to nobody's workspace yet.
 #![expect(unsafe_code, reason = "no crate offers fcntl(F_SETLEASE)")]
 
+mod standing;
+
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -20,7 +22,8 @@ const F_SETSIG: libc::c_int = 10;
 ///
 /// Flat and numbered, so that renames in a view touch no disk and neither the length of a name
 /// nor the depth of a path is ever a limit. It is on disk exactly as long as someone owns it:
-/// dropping it removes it, unless [`StagingDirectory::keep`] gave it away.
+/// dropping it removes it, unless [`StagingDirectory::keep`] gave it away, or it was opened to
+/// outlive us by [`StagingDirectory::open_standing`].
 #[derive(Debug)]
 pub struct StagingDirectory {
     parent: OwnedFd,
@@ -28,9 +31,12 @@ pub struct StagingDirectory {
     fd: OwnedFd,
     next: AtomicU64,
     kept: AtomicBool,
+    /// Whether files are kept from the start.
+    standing: bool,
 }
 
-/// A file in a [`StagingDirectory`]. Unlinked when the last owner drops it, unless kept.
+/// A file in a [`StagingDirectory`]. Unlinked when the last owner drops it, unless kept. In a
+/// standing directory it is kept unless [`StagedFile::doom`] said otherwise.
 #[derive(Debug)]
 pub struct StagedFile {
     directory: Arc<StagingDirectory>,
@@ -60,6 +66,7 @@ impl StagingDirectory {
             fd,
             next,
             kept,
+            standing: false,
         })
     }
 
@@ -79,16 +86,20 @@ impl StagingDirectory {
     /// that the job sees lives in the view.
     pub fn create_file(self: &Arc<Self>, flags: OFlags) -> Result<(StagedFile, File)> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let staged = StagedFile {
-            directory: self.clone(),
-            id,
-            kept: AtomicBool::new(false),
-        };
         let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
         let fd = rustix::fs::openat(&self.fd, id.to_string(), flags, mode)
             .context("create a staging file in", &self.name)?;
-        Ok((staged, File::from(fd)))
+        Ok((self.handle(id), File::from(fd)))
+    }
+
+    /// An owner of the file of a number.
+    fn handle(self: &Arc<Self>, id: u64) -> StagedFile {
+        StagedFile {
+            directory: self.clone(),
+            id,
+            kept: AtomicBool::new(self.standing),
+        }
     }
 }
 
@@ -206,6 +217,11 @@ impl StagedFile {
     pub fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
     }
+
+    /// Lets the file go with its last owner.
+    pub fn doom(&self) {
+        self.kept.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Drop for StagedFile {
@@ -237,7 +253,7 @@ pub fn is_quiet(file: &File) -> bool {
 }
 
 /// The path of a descriptor as `/proc` tells it, for messages.
-pub(crate) fn path_of(fd: BorrowedFd<'_>) -> PathBuf {
+pub fn path_of(fd: BorrowedFd<'_>) -> PathBuf {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     match rustix::fs::readlinkat(CWD, link, Vec::new()) {
         Ok(path) => std::ffi::OsString::from_vec(path.into_bytes()).into(),
