@@ -46,6 +46,7 @@ pub mod control;
 pub mod daemon;
 pub mod fuse;
 pub mod job;
+pub mod log;
 pub mod memory;
 pub mod mounts;
 pub mod origin;
