@@ -6,11 +6,13 @@
 //! daemon (wiring)
 //!   ├─► fuse ────┐
 //!   └─► control ─┴─► registry → job → { files → cas (bytes)
+//!                                     { log   → view, cas (staging)
 //!                                     { view  → cas (values)
 //! ```
 //!
 //! - [`view`] is what one job sees and has made: pure, no I/O, no clock, no threads, no FUSE.
 //! - [`job`] adds the bytes (blobs and staging files) and the one lock.
+//! - [`log`] keeps a view that outlives the daemon: what differs from its inputs, on disk.
 //! - [`fuse`] is the kernel's side and the only place that names `fuser`: decode, one call, reply.
 //! - [`control`] is the client's side: requests in, replies out, descriptors passed.
 //! - [`registry`] knows the jobs and the manifests that were seen.
@@ -38,6 +40,7 @@
 //! 2. A job's view (mutex): never held over I/O, never two at once. What a change lets go of is
 //!    dropped after it, because that may unlink files.
 //! 3. A session's list of idle backing files, the registry's order of manifests: leaves.
+//! 4. A log's three, in the order that [`log`] says; only a leaf of them under a view's lock.
 //!
 //! A poisoned view is a bug in pure code: that job answers EIO and its result says so; the daemon
 //! and all other jobs live.

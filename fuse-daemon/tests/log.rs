@@ -188,7 +188,10 @@ impl Standing {
         let node = NewNode::File(Arc::new(staged));
         let made =
             self.change(|view| view.make(InodeId::ROOT, name(at), node, 0o600.into(), OWNER, BORN));
-        made.unwrap().id
+        let id = made.unwrap().id;
+        // Or it would stay, for the kernel, when it has lost its name.
+        assert!(self.view.forget(id, 1).0.is_empty());
+        id
     }
 
     fn rename(&mut self, from: &str, to: &str) {
@@ -227,7 +230,8 @@ fn a_view_is_the_same_after_unmount_and_mount() {
     let made = one.create("made", b"made");
     one.create("new", b"new");
     one.create("old", b"old");
-    drop(one.view.lookup(InodeId::ROOT, name("old"), OWNER));
+    // Open when it is replaced, and still when the mount ends.
+    one.view.lookup(InodeId::ROOT, name("old"), OWNER).unwrap();
     one.rename("new", "old");
     let set =
         |view: &mut View<Staged>| view.set_extended(made, b"user.a", b"value", SetMode::Any, BORN);
@@ -279,6 +283,7 @@ fn a_replaced_file_is_there_until_the_rename_is_on_disk() {
     one.create("new", b"new");
     one.rename("new", "old");
     assert_eq!(one.content("old"), b"new");
+    assert_eq!(files(state.path()), 2, "the rename may not be on disk");
     // The log as the disk has it, if none of the rest was flushed.
     let length = before.len() as u64;
     drop(one);
@@ -289,4 +294,16 @@ fn a_replaced_file_is_there_until_the_rename_is_on_disk() {
     let mut two = Standing::mount(state.path());
     assert_eq!(two.content("old"), b"old");
     assert_eq!((files(state.path()), two.lost.len()), (1, 0));
+}
+
+#[test]
+fn a_replaced_file_is_gone_when_the_rename_is_on_disk() {
+    let state = tempfile::tempdir().unwrap();
+    let mut one = Standing::mount(state.path());
+    one.create("old", b"old");
+    one.create("new", b"new");
+    one.rename("new", "old");
+    one.log.settle().unwrap();
+    assert_eq!(files(state.path()), 1);
+    assert_eq!(one.content("old"), b"new");
 }

@@ -70,6 +70,20 @@ fn the_view_is_pure() {
 }
 
 #[test]
+fn a_log_knows_views_and_staging_files_only() {
+    let others = [
+        "crate::job",
+        "crate::fuse",
+        "crate::control",
+        "crate::registry",
+        "crate::daemon",
+        "cas::Store",
+        "cas::store",
+    ];
+    forbid("fuse-daemon/src/log", &others, &[]);
+}
+
+#[test]
 fn fuse_and_control_do_not_know_each_other_but_for_serving() {
     forbid(
         "fuse-daemon/src/fuse",
