@@ -25,6 +25,7 @@
 //! [`store`] finds and inserts [`blob`]s, by way of [`staging`] files and [`copy`]. [`digest`] and
 //! [`name`] are the two values that everything else is made of. A [`manifest`] is what a job
 //! declares; with the sizes of its blobs it becomes a [`tree`]. A [`report`] is what the job did.
+//! [`owners`] is what a mount that lasts is told besides.
 //! [`recovery`] is the report left in the staging directory for when nobody is left to read it.
 //! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
 //! are no text stand in JSON.
@@ -39,6 +40,7 @@ pub mod digest;
 pub mod error;
 pub mod manifest;
 pub mod name;
+pub mod owners;
 pub mod parallel;
 pub mod protocol;
 pub mod recovery;

@@ -6,6 +6,7 @@
 mod ends;
 mod extended;
 mod files;
+mod saved;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -22,10 +23,11 @@ use rustix::io::Errno;
 use ends::preload;
 pub use files::read_at;
 use files::{Writing, open_staged};
+pub use saved::Standing;
 
 use crate::view::{
     Access, AttributeChange, Attributes, Caller, Fault, InodeId, Listed, NewMode, NewNode, Policy,
-    Released, RenameMode, SetTime, Time, View,
+    RenameMode, SetTime, Time, View,
 };
 
 /// A handle of a file that the job wrote. It is unlinked when the last owner drops it: the view
@@ -85,6 +87,8 @@ pub struct Job {
     /// Files that are or may still be written, by descriptor or by mapping.
     writing: DashMap<InodeId, Writing>,
     copier: Copier,
+    /// What a view has that is to outlive this process.
+    standing: Option<Standing>,
     passthrough: AtomicBool,
     failure: OnceLock<String>,
 }
@@ -102,16 +106,26 @@ impl Job {
         for entry in &inputs.writable {
             preload(&mut view, &store, &staging, entry, owner, now)?;
         }
-        Ok(Self {
+        Ok(Self::with(store, staging, inputs.tree.clone(), view))
+    }
+
+    fn with(
+        store: Arc<Store>,
+        staging: Arc<StagingDirectory>,
+        tree: Tree,
+        view: View<Staged>,
+    ) -> Self {
+        Self {
             store,
             staging,
-            tree: inputs.tree.clone(),
+            tree,
             view: Mutex::new(view),
             writing: DashMap::new(),
             copier: Copier::default(),
+            standing: None,
             passthrough: AtomicBool::new(false),
             failure: OnceLock::new(),
-        })
+        }
     }
 
     /// A poisoned lock means that pure code panicked: the view may be inconsistent, so this job
@@ -121,19 +135,6 @@ impl Job {
             self.fail("a bug in wakebox: the job's view is inconsistent".into());
             Refusal::Broken
         })
-    }
-
-    /// Makes one change of the view. Whatever it let go of is for [`Job::dispose`], after this.
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&mut View<Staged>) -> crate::view::Result<T>,
-    ) -> Result<T> {
-        Ok(change(&mut *self.view()?)?)
-    }
-
-    /// Drops what a change let go of, which may unlink files. The view's lock is released by now.
-    fn dispose(&self, released: Released<Staged>) {
-        drop(released);
     }
 
     /// Records why what the job saw cannot be trusted. The first reason stands.
@@ -168,7 +169,7 @@ impl Job {
 
     /// Drops references that the kernel had.
     pub fn forget(&self, id: InodeId, count: u64) {
-        let Ok(released) = self.change(|view| Ok(view.forget(id, count))) else {
+        let Ok(released) = self.commit(|view| Ok(view.forget(id, count))) else {
             return;
         };
         if !released.0.is_empty() {
@@ -238,7 +239,7 @@ impl Job {
 
     /// The target of a symbolic link.
     pub fn read_link(&self, id: InodeId, now: Time) -> Result<Box<[u8]>> {
-        self.change(|view| {
+        self.commit(|view| {
             view.accessed(id, now);
             view.read_link(id)
         })
@@ -280,7 +281,7 @@ impl Job {
     /// Removes a name of anything but a directory.
     pub fn unlink(&self, parent: InodeId, name: &[u8], caller: Caller, now: Time) -> Result<()> {
         let name = Name::new(name).map_err(Fault::from)?;
-        let released = self.change(|view| view.unlink(parent, name, caller, now))?;
+        let released = self.commit(|view| view.unlink(parent, name, caller, now))?;
         self.dispose(released);
         Ok(())
     }
@@ -294,7 +295,7 @@ impl Job {
         now: Time,
     ) -> Result<()> {
         let name = Name::new(name).map_err(Fault::from)?;
-        let released = self.change(|view| view.remove_directory(parent, name, caller, now))?;
+        let released = self.commit(|view| view.remove_directory(parent, name, caller, now))?;
         self.dispose(released);
         Ok(())
     }
@@ -340,7 +341,7 @@ impl Job {
         limit: usize,
         now: Time,
     ) -> Result<Vec<ListedStat>> {
-        let listed = self.change(|view| {
+        let listed = self.commit(|view| {
             view.accessed(directory, now);
             view.list(directory, offset, limit)
         })?;

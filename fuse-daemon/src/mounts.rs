@@ -12,6 +12,8 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
+use crate::view::AtimePolicy;
+
 /// `struct mount_attr` of linux/mount.h.
 #[repr(C)]
 #[derive(Default)]
@@ -38,24 +40,50 @@ pub fn detached_clone(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// fails with EROFS, whatever the daemon replies, and the job's with EIO.
 pub fn read_only_clone(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let clone = detached_clone(directory)?;
-    let attributes = MountAttr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        ..MountAttr::default()
+    set_attributes(
+        clone.as_fd(),
+        &MountAttr {
+            attr_set: libc::MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        },
+    )?;
+    Ok(clone)
+}
+
+/// Says when reading moves access times, for a mount of the daemon's own that has a file or
+/// directory of it open. Files that the kernel opens by passthrough go by the mount of the
+/// descriptor that was registered, so a view's own option holds for what is read past the daemon.
+pub fn set_atime(of: impl AsFd, policy: AtimePolicy) -> io::Result<()> {
+    let attr_set = match policy {
+        AtimePolicy::Never => libc::MOUNT_ATTR_NOATIME,
+        AtimePolicy::Relative => libc::MOUNT_ATTR_RELATIME,
+        AtimePolicy::Always => libc::MOUNT_ATTR_STRICTATIME,
     };
+    set_attributes(
+        of.as_fd(),
+        &MountAttr {
+            attr_set,
+            attr_clr: libc::MOUNT_ATTR__ATIME,
+            ..MountAttr::default()
+        },
+    )
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &MountAttr) -> io::Result<()> {
     // SAFETY: the path is a static C string, and `attributes` is a struct of the size given,
     // which the kernel only reads during the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            clone.as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            attributes as *const MountAttr,
             size_of::<MountAttr>(),
         )
     };
     if result == 0 {
-        Ok(clone)
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }
@@ -100,7 +128,10 @@ pub fn settle(store: BorrowedFd<'_>, directory: OwnedFd) -> cas::Result<(Store, 
     let clones = || -> io::Result<_> {
         let blobs = read_only_clone(store)?;
         let staging = detached_clone(store)?;
-        let directory = detached_clone(directory.as_fd())?;
+        let clone = detached_clone(directory.as_fd())?;
+        // Opened anew: the descriptor of a clone is a mere place (O_PATH).
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(clone, c".", flags, Mode::empty())?;
         Ok((blobs, staging, directory))
     };
     match clones() {

@@ -17,15 +17,17 @@ use std::time::Duration;
 
 use cas::error::Context;
 use cas::manifest::Manifest;
-use cas::staging::{StagingDirectory, remove_flat_directory};
-use cas::{Error, Store};
+use cas::owners::Owned;
+use cas::staging::StagingDirectory;
+use cas::{Digest, Error, Store};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 
 use crate::fuse::{self, Session};
-use crate::job::Job;
+use crate::job::{Job, Standing};
+use crate::log::{self, Header, Log, Periodic};
 use crate::origin::Origin;
-use crate::view::Caller;
+use crate::view::{AtimePolicy, Caller, InputPolicy, Permissions, Policy};
 use crate::{mounts, process};
 
 /// How long users may keep a file system that was told to end.
@@ -33,6 +35,13 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// What was declared, in the state directory.
 const MANIFEST: &str = "manifest";
+
+/// Whom inputs belong to that are not the mounting user's, in the state directory.
+const OWNERS: &str = "owners";
+
+/// How long the process that served this state before may take to end; the lock on the state
+/// directory was waited for already.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The directory of what was made, in the state directory.
 const FILES: &str = "files";
@@ -69,26 +78,69 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
     let origin = Origin::here().context("find", "/proc")?;
     let state = settings.state.try_clone().context("keep", "the state")?;
     let (store, directory, passthrough) = mounts::settle(settings.store.as_fd(), state)?;
-    let job = Arc::new(open(store, directory.as_fd(), settings.owner)?);
+    let job = Arc::new(open(store, directory, settings.owner)?);
+    let settling = {
+        let job = job.clone();
+        Periodic::start(log::PERIOD, move || {
+            if let Err(refusal) = job.settle() {
+                tracing::warn!("cannot flush the saved view: {refusal}");
+            }
+        })
+    };
+    let settling = settling.context("start the thread", "view-log")?;
     let session = fuse::serve(job.clone(), settings.device, passthrough);
     let session = session.context("serve", "the mount")?;
     ready();
     wait(session, origin, settings.number, settings.stop)?;
+    drop(settling);
+    let closed = job.close_log().map_err(std::io::Error::other);
+    closed.context("flush", log::FILE)?;
     drop(job);
     rustix::fs::syncfs(&settings.state).context("flush", "the state")
 }
 
-fn open(store: Store, state: BorrowedFd<'_>, owner: (u32, u32)) -> cas::Result<Job> {
-    let manifest = read(state, MANIFEST)?;
+/// Opens what was saved, or begins anew.
+fn open(store: Store, state: OwnedFd, owner: (u32, u32)) -> cas::Result<Job> {
+    let manifest = read(state.as_fd(), MANIFEST)?;
     let inputs = Manifest::decode(&manifest).and_then(|manifest| manifest.resolve(&store));
     let inputs = inputs.map_err(std::io::Error::other);
     let inputs = inputs.context("use", MANIFEST)?;
-    // Left over from a process that was killed.
-    remove_flat_directory(state, FILES)?;
-    let files = Arc::new(StagingDirectory::create(state, FILES)?);
+    let staging = StagingDirectory::open_standing(state.as_fd(), FILES, PATIENCE)?;
     let (uid, gid) = owner;
-    let owner = Caller { uid, gid };
-    Job::new(Arc::new(store), files, &inputs, owner, process::now())
+    let header = Header {
+        inputs: Digest::of(&manifest),
+        owner: Caller { uid, gid },
+        born: process::now(),
+    };
+    let opened = Log::open(state.as_fd(), header).map_err(std::io::Error::other);
+    let (log, saved) = opened.context("go on with", "the saved view")?;
+    let is_new = saved.facts.is_empty();
+    let owners = is_new.then(|| read(state.as_fd(), OWNERS)).transpose()?;
+    let standing = Standing {
+        log: Arc::new(log),
+        mount: state,
+    };
+    let (store, staging, tree) = (Arc::new(store), Arc::new(staging), inputs.tree.clone());
+    let job = Job::restored(store, staging, tree, policy(), standing, saved)?;
+    if let Some(owners) = owners {
+        let owners: Vec<Owned> = serde_json::from_slice(&owners)
+            .map_err(std::io::Error::other)
+            .context("read", OWNERS)?;
+        let owned = job.own(&owners).map_err(std::io::Error::other);
+        owned.context("use", OWNERS)?;
+    }
+    Ok(job)
+}
+
+/// In what a mount differs from a job's view.
+fn policy() -> Policy {
+    Policy {
+        inputs: InputPolicy::CopyOnWrite,
+        permissions: Permissions::Kernel,
+        atime: AtimePolicy::Relative,
+        extended: true,
+        directory_atime: true,
+    }
 }
 
 fn read(directory: BorrowedFd<'_>, name: &str) -> cas::Result<Vec<u8>> {

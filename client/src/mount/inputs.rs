@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cas::manifest::Manifest;
+use cas::owners::Owned;
 use cas::{RelPath, Store};
 
 use crate::error::{Error, Result};
@@ -15,7 +16,11 @@ use crate::workspace::coarse_now;
 /// Puts everything below the directories into the store. Directories of the same path become one,
 /// with the attributes of the first; anything else hides what has its path further down.
 /// `exclude` are directories that are passed over wherever they are met.
-pub(super) fn take(store: &Store, sources: &[PathBuf], exclude: &[&Path]) -> Result<Manifest> {
+pub(super) fn take(
+    store: &Store,
+    sources: &[PathBuf],
+    exclude: &[&Path],
+) -> Result<(Manifest, Vec<Owned>)> {
     let now_ns = coarse_now();
     sandbox::start_hashing_threads();
     store.sweep_imports();
@@ -23,11 +28,13 @@ pub(super) fn take(store: &Store, sources: &[PathBuf], exclude: &[&Path]) -> Res
     let exclude = exclude.collect::<Result<Vec<_>>>()?;
     let mut union = Union::default();
     let mut manifest = Manifest::default();
+    let mut owners = Vec::new();
     let progress = Progress::on_terminal();
     for source in sources {
         let mut found = ingest::select(source, &[".".into()], &exclude)?;
         found.retain(|found| union.admits(&found.path));
         union.add(&found);
+        owners.extend(owners_of(source, &found, owners.is_empty()));
         let index = Index::load(store.root(), source);
         let ingestion = Ingestion {
             store,
@@ -43,7 +50,25 @@ pub(super) fn take(store: &Store, sources: &[PathBuf], exclude: &[&Path]) -> Res
             tracing::warn!("the index of unchanged files is not saved: {error}");
         }
     }
-    Ok(manifest)
+    Ok((manifest, owners))
+}
+
+/// Whom inputs belong to that are not ours. What is gone by now is found missing elsewhere.
+fn owners_of(source: &Path, found: &[Found], with_root: bool) -> Vec<Owned> {
+    let ours = (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    let paths = found.iter().map(|found| Some(&found.path));
+    let paths = with_root.then_some(None).into_iter().chain(paths);
+    let owned = paths.filter_map(|path| {
+        let place = path.map_or(source.to_owned(), |path| source.join(path.as_path()));
+        let is = place.symlink_metadata().ok()?;
+        let (uid, gid) = (is.uid(), is.gid());
+        let path = path.cloned();
+        ((uid, gid) != ours).then_some(Owned { path, uid, gid })
+    });
+    owned.collect()
 }
 
 fn identity(path: &Path) -> Result<(u64, u64)> {
@@ -126,7 +151,8 @@ mod tests {
         std::os::unix::fs::symlink("both", place("b/link")).unwrap();
         let store = Store::open(&place("store")).unwrap();
         let sources = [place("a"), place("b"), place("c")];
-        let manifest = take(&store, &sources, &[&place("a/.wakebox")]).unwrap();
+        let (manifest, owners) = take(&store, &sources, &[&place("a/.wakebox")]).unwrap();
+        assert_eq!(owners, []);
         let mut entries: Vec<_> = manifest
             .entries
             .iter()

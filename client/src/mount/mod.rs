@@ -114,8 +114,8 @@ fn mount(
 fn take_inputs(state: &State, store: &Store, sources: &[PathBuf]) -> Result<()> {
     match state.sources()? {
         None => {
-            let manifest = inputs::take(store, sources, &[state.path(), store.root()])?;
-            state.keep_inputs(sources, &manifest)
+            let (manifest, owners) = inputs::take(store, sources, &[state.path(), store.root()])?;
+            state.keep_inputs(sources, &manifest, &owners)
         }
         Some(kept) => {
             if !sources.is_empty() && kept != sources {

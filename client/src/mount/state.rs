@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cas::manifest::Manifest;
+use cas::owners::Owned;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
 
 use crate::error::{Error, Result};
@@ -26,6 +27,9 @@ const MANIFEST: &str = "manifest";
 
 /// The directories that inputs came from, each with a NUL behind it.
 const SOURCES: &str = "inputs";
+
+/// Whom inputs belong to that are not the user's who took them.
+const OWNERS: &str = "owners";
 
 /// A state directory that nobody else uses.
 #[derive(Debug)]
@@ -86,13 +90,21 @@ impl State {
     }
 
     /// Keeps the inputs. The manifest comes last: with it they are complete.
-    pub(super) fn keep_inputs(&self, sources: &[PathBuf], manifest: &Manifest) -> Result<()> {
+    pub(super) fn keep_inputs(
+        &self,
+        sources: &[PathBuf],
+        manifest: &Manifest,
+        owners: &[Owned],
+    ) -> Result<()> {
         let mut list = Vec::new();
         for source in sources {
             list.extend_from_slice(source.as_os_str().as_bytes());
             list.push(0);
         }
         self.write(SOURCES, &list)?;
+        let owners = serde_json::to_vec(owners).map_err(std::io::Error::other);
+        let owners = owners.map_err(|error| Error::io("write", self.path.join(OWNERS), error))?;
+        self.write(OWNERS, &owners)?;
         self.write(MANIFEST, &manifest.encode())
     }
 
@@ -138,9 +150,11 @@ mod tests {
         assert_eq!(mode & 0o7777, 0o700);
         assert_eq!(state.sources().unwrap(), None);
         let sources = [PathBuf::from("/a b"), PathBuf::from("/c\n")];
-        state.keep_inputs(&sources, &Manifest::default()).unwrap();
+        state
+            .keep_inputs(&sources, &Manifest::default(), &[])
+            .unwrap();
         assert_eq!(state.sources().unwrap(), Some(sources.to_vec()));
-        state.keep_inputs(&[], &Manifest::default()).unwrap();
+        state.keep_inputs(&[], &Manifest::default(), &[]).unwrap();
         assert_eq!(state.sources().unwrap(), Some(Vec::new()));
     }
 

@@ -26,7 +26,7 @@ impl Job {
     /// Decides an open for everything but directories. An open for writing is counted, and must
     /// be given back by [`Job::close`].
     pub fn open(&self, id: InodeId, caller: Caller, intent: OpenIntent) -> Result<Opened<Staged>> {
-        let opened = self.change(|view| view.open(id, caller, intent))?;
+        let opened = self.commit(|view| view.open(id, caller, intent))?;
         if intent.write {
             self.count_writer(id);
         }
@@ -152,13 +152,15 @@ impl Job {
     /// Flushes a file to disk. Inputs are on disk.
     pub fn sync(&self, id: InodeId, data_only: bool) -> Result<()> {
         let (_, staged) = self.view()?.attributes(id)?;
-        let Some(staged) = staged else { return Ok(()) };
+        let Some(staged) = staged else {
+            return self.flush_log();
+        };
         let file = open_staged(&staged, OFlags::RDONLY)?;
-        Ok(if data_only {
-            rustix::fs::fdatasync(file)
-        } else {
-            rustix::fs::fsync(file)
-        }?)
+        match data_only {
+            true => rustix::fs::fdatasync(file)?,
+            false => rustix::fs::fsync(file)?,
+        }
+        self.flush_log()
     }
 
     /// Finds data or a hole.

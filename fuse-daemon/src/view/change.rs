@@ -186,6 +186,17 @@ impl<S: Clone> View<S> {
         Ok(id)
     }
 
+    /// Gives a declared inode the owner that it has where it came from, before anyone looks.
+    pub fn own<'n>(&mut self, names: impl Iterator<Item = Name<'n>>, owner: Caller) -> Result<()> {
+        let mut id = InodeId::ROOT;
+        for name in names {
+            id = self.child(id, name).ok_or(Fault::NotFound)?;
+        }
+        let meta = &mut self.inode_mut(id)?.meta;
+        (meta.uid, meta.gid) = (owner.uid, owner.gid);
+        Ok(())
+    }
+
     /// Finds a directory by path, for [`View::preload`].
     pub fn resolve_directory<'n>(&self, names: impl Iterator<Item = Name<'n>>) -> Result<InodeId> {
         let mut at = InodeId::ROOT;
