@@ -73,8 +73,7 @@ fn explain(error: &clap::Error, code: u8) -> ExitCode {
 fn start_logging(environment: &Environment) {
     let filter = match &environment.log {
         Some(filter) => filter.to_string_lossy().into_owned(),
-        // fuser warns of each operation that is left to the kernel.
-        None => "warn,fuser=error".into(),
+        None => "warn".into(),
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))

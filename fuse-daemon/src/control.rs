@@ -169,10 +169,7 @@ impl Connection<'_> {
     }
 
     fn finish(&mut self) -> Result<(Reply, Option<OwnedFd>), String> {
-        let ended = self
-            .session
-            .as_ref()
-            .is_none_or(|session| session.wait(END_LIMIT));
+        let ended = self.session.as_ref().is_none_or(end);
         let report = self
             .job()?
             .report(!ended)
@@ -185,7 +182,7 @@ impl Connection<'_> {
     /// Ends the job. When the file system has ended, too, its staging directory is gone.
     fn discard(&mut self) {
         if let Some(session) = self.session.take() {
-            session.wait(END_LIMIT);
+            end(&session);
         }
         if let Some((id, job)) = self.job.take() {
             self.context.registry.release(id);
@@ -204,6 +201,17 @@ impl Connection<'_> {
             jobs_served,
         }
     }
+}
+
+/// Waits for the end of a job's file system, and makes one if it does not come: a process outside
+/// that has a file of it open must not keep what the job staged for ever. `false` if it did not
+/// come, so that something may have been written since.
+fn end(session: &Session) -> bool {
+    let ended = session.wait(END_LIMIT);
+    if !ended {
+        session.abort(END_LIMIT);
+    }
+    ended
 }
 
 fn attached(fd: Option<OwnedFd>) -> Result<OwnedFd, String> {

@@ -143,6 +143,11 @@ impl Job {
         let _ = self.failure.set(reason);
     }
 
+    /// Notes that a request was not answered as it should have been.
+    pub fn broke(&self, reason: String) {
+        self.fail(reason);
+    }
+
     /// Notes that file data moves past the daemon.
     pub fn use_passthrough(&self) {
         self.passthrough.store(true, Ordering::Relaxed);

@@ -13,7 +13,7 @@
 //! - [`view`] is what one job sees and has made: pure, no I/O, no clock, no threads, no FUSE.
 //! - [`job`] adds the bytes (blobs and staging files) and the one lock.
 //! - [`log`] keeps a view that outlives the daemon: what differs from its inputs, on disk.
-//! - [`fuse`] is the kernel's side and the only place that names `fuser`: decode, one call, reply.
+//! - [`fuse`] is the kernel's side and the only place that speaks its protocol: decode, one call, reply.
 //! - [`control`] is the client's side: requests in, replies out, descriptors passed.
 //! - [`registry`] knows the jobs and the manifests that were seen.
 //! - [`mounts`] is how the daemon reaches the store: blobs through a read-only mount.

@@ -43,10 +43,34 @@ fn forbid(folder: &str, words: &[&str], except: &[&str]) {
 }
 
 #[test]
-fn only_the_fuse_folder_names_fuser() {
-    forbid("fuse-daemon/src", &["fuser::"], &["src/fuse/"]);
-    forbid("cas/src", &["fuser::"], &[]);
-    forbid("client/src", &["fuser::"], &[]);
+fn only_the_fuse_folder_speaks_the_kernels_protocol() {
+    let protocol = ["zerocopy", "InHeader", "OutHeader", "opcode::"];
+    for folder in ["cas/src", "fuse-daemon/src", "client/src"] {
+        forbid(folder, &protocol, &["src/fuse/"]);
+        forbid(folder, &["fuser::"], &[]);
+    }
+}
+
+#[test]
+fn the_protocol_is_decoded_and_encoded_without_io() {
+    let io = ["std::fs", "std::os", "rustix::fs", "libc", "crate::job"];
+    let others = [
+        "convert",
+        "device",
+        "dispatch",
+        "errno",
+        "extended",
+        "interrupt",
+        "mod",
+        "passthrough",
+        "session",
+    ]
+    .map(|name| format!("src/fuse/{name}.rs"));
+    forbid(
+        "fuse-daemon/src/fuse",
+        &io,
+        &others.each_ref().map(String::as_str),
+    );
 }
 
 #[test]
@@ -108,6 +132,8 @@ fn the_client_starts_the_daemon_in_one_place_and_knows_no_more_of_it() {
 fn unsafe_code_lives_in_the_files_that_say_so() {
     let named = [
         "cas/src/staging.rs",
+        "fuse-daemon/src/fuse/device.rs",
+        "fuse-daemon/src/fuse/interrupt.rs",
         "fuse-daemon/src/memory.rs",
         "fuse-daemon/src/mounts.rs",
         "fuse-daemon/src/origin.rs",

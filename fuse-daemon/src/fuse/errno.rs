@@ -1,6 +1,6 @@
 //! One total table from refusals to errno. A new refusal must be given its number here.
 
-use fuser::Errno;
+use rustix::io::Errno;
 
 use crate::job::Refusal;
 use crate::view::Fault;
@@ -11,28 +11,28 @@ pub(super) fn errno(refusal: &Refusal) -> Errno {
             tracing::trace!("{fault}");
             of_fault(*fault)
         }
-        Refusal::Os(errno) => Errno::from_i32(errno.raw_os_error()),
-        Refusal::Broken => Errno::EIO,
+        Refusal::Os(errno) => *errno,
+        Refusal::Broken => Errno::IO,
     }
 }
 
 fn of_fault(fault: Fault) -> Errno {
     match fault {
-        Fault::NotFound => Errno::ENOENT,
-        Fault::Stale => Errno::ESTALE,
-        Fault::Exists => Errno::EEXIST,
-        Fault::NotADirectory => Errno::ENOTDIR,
-        Fault::IsADirectory => Errno::EISDIR,
-        Fault::NotEmpty => Errno::ENOTEMPTY,
+        Fault::NotFound => Errno::NOENT,
+        Fault::Stale => Errno::STALE,
+        Fault::Exists => Errno::EXIST,
+        Fault::NotADirectory => Errno::NOTDIR,
+        Fault::IsADirectory => Errno::ISDIR,
+        Fault::NotEmpty => Errno::NOTEMPTY,
         // Not EROFS: the mount is writable, this file is not. It is what the original answers.
-        Fault::ReadOnlyInput | Fault::Denied => Errno::EACCES,
-        Fault::NotPermitted => Errno::EPERM,
-        Fault::IntoItself | Fault::WrongKind | Fault::InvalidName => Errno::EINVAL,
-        Fault::TooManyLinks => Errno::EMLINK,
-        Fault::NameTooLong => Errno::ENAMETOOLONG,
-        Fault::NoAttribute => Errno::ENODATA,
-        Fault::AttributeRange => Errno::ERANGE,
-        Fault::AttributeTooBig => Errno::E2BIG,
-        Fault::Unsupported => Errno::EOPNOTSUPP,
+        Fault::ReadOnlyInput | Fault::Denied => Errno::ACCESS,
+        Fault::NotPermitted => Errno::PERM,
+        Fault::IntoItself | Fault::WrongKind | Fault::InvalidName => Errno::INVAL,
+        Fault::TooManyLinks => Errno::MLINK,
+        Fault::NameTooLong => Errno::NAMETOOLONG,
+        Fault::NoAttribute => Errno::NODATA,
+        Fault::AttributeRange => Errno::RANGE,
+        Fault::AttributeTooBig => Errno::TOOBIG,
+        Fault::Unsupported => Errno::OPNOTSUPP,
     }
 }

@@ -9,18 +9,18 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
-use fuser::BackingId;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::job::{Job, Refusal, Result, Staged, read_at};
+use crate::job::{Job, Refusal, Result, Staged};
 use crate::view::{InodeId, Opened};
+
+use super::device::BackingId;
 
 /// Backing objects of files that nobody has open are kept for the next open, up to this many a
 /// session. They pin inodes of the store's file system but no descriptors of the daemon.
@@ -77,7 +77,7 @@ impl Backings {
         job: &Job,
         id: InodeId,
         backed_by: BackedBy<'_>,
-        register: impl FnOnce(&File) -> io::Result<BackingId>,
+        register: impl FnOnce(&File) -> rustix::io::Result<BackingId>,
     ) -> Result<Option<Arc<BackingId>>> {
         if let Some(object) = self.reopen(id) {
             return Ok(object.registered());
@@ -105,7 +105,7 @@ impl Backings {
         job: &Job,
         id: InodeId,
         backed_by: BackedBy<'_>,
-        register: impl FnOnce(&File) -> io::Result<BackingId>,
+        register: impl FnOnce(&File) -> rustix::io::Result<BackingId>,
     ) -> Result<Object> {
         if self.mode.load(Ordering::Relaxed) != CACHED {
             // Read-only, whatever the job asked for: the kernel opens the path anew with the
@@ -121,9 +121,7 @@ impl Backings {
                     return Ok(Object::Registered(Arc::new(registered)));
                 }
                 Err(error) if self.mode.load(Ordering::Relaxed) == PASSTHROUGH => {
-                    return Err(Refusal::Os(
-                        Errno::from_io_error(&error).unwrap_or(Errno::IO),
-                    ));
+                    return Err(Refusal::Os(error));
                 }
                 Err(error) => {
                     tracing::debug!("no passthrough: {error}");
@@ -179,9 +177,20 @@ impl Backings {
         drop(removed); // closes the backing id, with no guard of the map held
     }
 
-    /// Reads from an inode that is not passed through.
-    pub(super) fn read(&self, id: InodeId, offset: u64, size: usize) -> Result<Vec<u8>> {
-        read_at(&*self.descriptor(id)?, offset, size)
+    /// Reads from an inode that is not passed through, until the buffer is full or the file ends.
+    /// Returns how many bytes came.
+    pub(super) fn read(&self, id: InodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let file = self.descriptor(id)?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match rustix::io::pread(&*file, &mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Refusal::Os(errno)),
+            }
+        }
+        Ok(filled)
     }
 
     /// Writes all of `data` to an inode that is not passed through.

@@ -131,7 +131,6 @@ fn what_is_not_offered_says_so() {
     let whiteout = libc::RENAME_WHITEOUT;
     let steps = [
         (create(0, "a", CREATE, 0o644), Done),
-        (open(1, ".", BOTH | libc::O_TMPFILE), Refused(EOPNOTSUPP)),
         (attribute("a"), Refused(EOPNOTSUPP)),
         (rename("a", "b", whiteout), Refused(libc::EINVAL)),
         (stat(&"n".repeat(256)), Refused(ENAMETOOLONG)),

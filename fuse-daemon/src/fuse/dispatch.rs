@@ -1,0 +1,386 @@
+//! One short method per operation: the operands, one call on the job, the reply.
+
+use std::fs::File;
+
+use rustix::fs::{FallocateFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::job::{ListedStat, Refusal, Result, Staged, Stat};
+use crate::view::{Access, Caller, Fault, InodeId, NewMode, NewNode, Opened, RenameMode};
+
+use super::abi::{self, fopen};
+use super::convert::{
+    absent, attributes_reply, caller, change, directory_entry, entry, file_system, intent,
+    new_special, now, seek_from, statx_reply,
+};
+use super::passthrough::BackedBy;
+use super::reply::{ENTRY_MIN, ENTRY_PLUS_MIN, Reply};
+use super::request::{Operation, Request};
+use super::{Device, JobFileSystem};
+
+/// The most that one copy tells of in 32 bits, and a multiple of what file systems share.
+const COPY_MAX: u64 = 1 << 31;
+
+/// Whether the kernel waits for a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// It does, and the reply is in the buffer.
+    Reply,
+    /// It does not.
+    Nothing,
+}
+
+impl JobFileSystem {
+    /// Answers one request into an empty reply.
+    pub(super) fn answer(&self, request: &Request<'_>, reply: &mut Reply) -> Result<Answered> {
+        let (id, by) = (InodeId(request.header.nodeid), caller(&request.header));
+        match &request.operation {
+            Operation::Forget(forget) => return Ok(self.forget(id, forget.nlookup)),
+            Operation::BatchForget(forgotten) => {
+                for one in *forgotten {
+                    self.forget(InodeId(one.nodeid), one.nlookup);
+                }
+                return Ok(Answered::Nothing);
+            }
+            Operation::Lookup(name) => self.lookup(id, name, by, reply),
+            Operation::GetAttr(_) => self.attributes(self.job.stat(id), reply),
+            Operation::SetAttr(set) => {
+                let set = self.job.set_attributes(id, change(set), by, now());
+                self.attributes(set, reply)
+            }
+            Operation::ReadLink => self
+                .job
+                .read_link(id, now())
+                .map(|to| reply.push_bytes(&to)),
+            Operation::Open(open) => self.open(id, open, by, reply),
+            Operation::Read(read) => self.read(id, read, reply),
+            Operation::Write(write, data) => self.write(id, write, data, reply),
+            Operation::Release(release) => self.release(id, release),
+            Operation::Sync(sync) => {
+                let data_only = sync.fsync_flags & abi::FSYNC_FDATASYNC != 0;
+                self.job.sync(id, data_only)
+            }
+            Operation::SyncDirectory => self.job.sync_directory(),
+            Operation::SyncFileSystem => self.job.sync_all(),
+            Operation::OpenDirectory => self.open_directory(id, by, reply),
+            Operation::ReadDirectory(read) => self.list(id, read, reply),
+            Operation::ReadDirectoryPlus(read) => self.list_with_attributes(id, read, reply),
+            Operation::ReleaseDirectory | Operation::Destroy => Ok(()),
+            Operation::FileSystem => {
+                let below = self.job.file_system();
+                below.map(|below| reply.push(&file_system(&below)))
+            }
+            Operation::Access(access) => self.job.access(id, by, Access(access.mask as u16 & 0o7)),
+            Operation::Allocate(allocate) => self.allocate(id, allocate),
+            Operation::Seek(seek) => self.seek(id, seek, by, reply),
+            Operation::Init { .. } => Err(Refusal::Os(Errno::PROTO)), // once is enough
+            Operation::Statx(_) => {
+                let stat = self.job.stat(id)?;
+                reply.push(&statx_reply(&stat));
+                Ok(())
+            }
+            Operation::CopyRange { copy, wide } => self.copy_range(id, copy, *wide, reply),
+            Operation::Extended(extended) => self.extended(id, extended, by, reply),
+            // FLUSH: nothing is buffered here. INTERRUPT: no answer waits for anything. The rest:
+            // the kernel does without.
+            Operation::Other => Err(Refusal::Os(Errno::NOSYS)),
+            making => self.make(id, making, by, reply),
+        }
+        .map(|()| Answered::Reply)
+    }
+
+    /// Operations that make, move or remove a name.
+    fn make(
+        &self,
+        id: InodeId,
+        making: &Operation<'_>,
+        by: Caller,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        match *making {
+            Operation::Symlink { name, target } => {
+                let node = NewNode::Symlink(target.into());
+                let made = self
+                    .job
+                    .make(id, name, node, NewMode::from(0o777), by, now());
+                self.made(made, reply)
+            }
+            Operation::MakeNode(ref node, name) => self.make_node(id, node, name, by, reply),
+            Operation::MakeDirectory(ref make, name) => {
+                let (node, mode) = (NewNode::Directory, NewMode::from(make.mode as u16));
+                let made = self.job.make(id, name, node, mode, by, now());
+                self.made(made, reply)
+            }
+            Operation::Unlink(name) => self.job.unlink(id, name, by, now()),
+            Operation::RemoveDirectory(name) => self.job.remove_directory(id, name, by, now()),
+            Operation::Rename {
+                name,
+                new_parent,
+                new_name,
+                flags,
+            } => {
+                let (to, mode) = (InodeId(new_parent), rename_mode(flags)?);
+                self.job.rename(id, name, to, new_name, mode, by, now())
+            }
+            Operation::Link(ref link, name) => {
+                let linked = InodeId(link.oldnodeid);
+                let made = self.job.link(linked, id, name, by, now());
+                self.made(made, reply)
+            }
+            Operation::Create(ref create, name) => self.create(id, create, name, by, reply),
+            Operation::CreateUnnamed(ref create) => self.create_unnamed(id, create, by, reply),
+            _ => Err(Refusal::Os(Errno::NOSYS)),
+        }
+    }
+
+    fn forget(&self, id: InodeId, count: u64) -> Answered {
+        self.job.forget(id, count);
+        self.backings.forget(id);
+        Answered::Nothing
+    }
+
+    fn lookup(&self, parent: InodeId, name: &[u8], by: Caller, reply: &mut Reply) -> Result<()> {
+        let found = match name {
+            // For file handles (fs/fuse/inode.c, `fuse_get_dentry`, `fuse_get_parent`).
+            b"." => self.job.lookup_id(parent),
+            b".." => self.job.lookup_parent(parent),
+            _ => self.job.lookup(parent, name, by),
+        };
+        match found {
+            // A reply with inode 0 makes the kernel remember that the name is absent; ENOENT
+            // does not.
+            Err(Refusal::Fault(Fault::NotFound)) => reply.push(&absent()),
+            found => reply.push(&entry(&found?)),
+        }
+        Ok(())
+    }
+
+    fn attributes(&self, stat: Result<Stat>, reply: &mut Reply) -> Result<()> {
+        reply.push(&attributes_reply(&stat?));
+        Ok(())
+    }
+
+    /// Of calls that make a name: there is no absent entry to remember.
+    fn made(&self, made: Result<Stat>, reply: &mut Reply) -> Result<()> {
+        reply.push(&entry(&made?));
+        Ok(())
+    }
+
+    fn make_node(
+        &self,
+        parent: InodeId,
+        make: &abi::MknodIn,
+        name: &[u8],
+        by: Caller,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        let node = match new_special(make.mode, make.rdev) {
+            Some(special) => special,
+            None => NewNode::File(self.job.new_file()?.0),
+        };
+        let mode = NewMode::from(make.mode as u16);
+        let made = self.job.make(parent, name, node, mode, by, now());
+        self.made(made, reply)
+    }
+
+    /// Opens a file that the view has allowed, in the way that this session moves data. On a
+    /// refusal the open is given back.
+    fn open(&self, id: InodeId, open: &abi::OpenIn, by: Caller, reply: &mut Reply) -> Result<()> {
+        let intent = intent(open.flags);
+        let opened = self.job.open(id, by, intent)?;
+        let backed_by = BackedBy {
+            opened: &opened,
+            file: None,
+        };
+        let out = self
+            .back(id, backed_by)
+            .inspect_err(|_| self.job.close(id, intent.write))?;
+        reply.push(&out);
+        Ok(())
+    }
+
+    fn create(
+        &self,
+        parent: InodeId,
+        create: &abi::CreateIn,
+        name: &[u8],
+        by: Caller,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        let (write, mode) = (
+            intent(create.flags).write,
+            NewMode::from(create.mode as u16),
+        );
+        let made = self.job.create(parent, name, mode, write, by, now())?;
+        self.opened(made, write, reply)
+    }
+
+    fn create_unnamed(
+        &self,
+        parent: InodeId,
+        create: &abi::CreateIn,
+        by: Caller,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        let mode = NewMode::from(create.mode as u16);
+        let made = self.job.create_unnamed(parent, mode, by, now())?;
+        self.opened(made, true, reply)
+    }
+
+    /// A new file that is open from the start.
+    fn opened(
+        &self,
+        (mut stat, staged, file): (Stat, Staged, File),
+        write: bool,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        let id = stat.attributes.id;
+        let backed_by = BackedBy {
+            opened: &Opened::Staged(staged),
+            file: Some(file),
+        };
+        let out = self
+            .back(id, backed_by)
+            .inspect_err(|_| self.job.close(id, write))?;
+        // The attributes of a new file may be kept: it is empty, and before a mapping of it can
+        // be written it must grow, by a write or a truncation that invalidates them.
+        stat.settled = true;
+        reply.push(&entry(&stat));
+        reply.push(&out);
+        Ok(())
+    }
+
+    fn back(&self, id: InodeId, backed_by: BackedBy<'_>) -> Result<abi::OpenOut> {
+        let register = |file: &_| Device::register(&self.device, file);
+        let backing = self.backings.open(&self.job, id, backed_by, register)?;
+        let (flag, backing_id) = match backing {
+            Some(backing) => (fopen::PASSTHROUGH, backing.number()),
+            None => (fopen::KEEP_CACHE, 0),
+        };
+        Ok(abi::OpenOut {
+            fh: 0,
+            open_flags: fopen::NOFLUSH | flag,
+            backing_id,
+        })
+    }
+
+    fn read(&self, id: InodeId, read: &abi::ReadIn, reply: &mut Reply) -> Result<()> {
+        let room = reply.room(read.size as usize);
+        let count = self.backings.read(id, read.offset, room)?;
+        reply.filled(count);
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        id: InodeId,
+        write: &abi::WriteIn,
+        data: &[u8],
+        reply: &mut Reply,
+    ) -> Result<()> {
+        self.backings.write(id, write.offset, data)?;
+        reply.push(&abi::WriteOut {
+            size: data.len() as u32,
+            padding: 0,
+        });
+        Ok(())
+    }
+
+    fn release(&self, id: InodeId, release: &abi::ReleaseIn) -> Result<()> {
+        self.backings.close(id);
+        self.job.close(id, intent(release.flags).write);
+        Ok(())
+    }
+
+    fn open_directory(&self, id: InodeId, by: Caller, reply: &mut Reply) -> Result<()> {
+        self.job.open_directory(id, by)?;
+        reply.push(&abi::OpenOut {
+            open_flags: fopen::CACHE_DIR | fopen::KEEP_CACHE,
+            ..Default::default()
+        });
+        Ok(())
+    }
+
+    fn list(&self, id: InodeId, read: &abi::ReadIn, reply: &mut Reply) -> Result<()> {
+        let limit = read.size as usize;
+        let mut full = false;
+        for listed in self.job.list(id, read.offset, limit / ENTRY_MIN, now())? {
+            let (name, next) = (&listed.name, listed.next);
+            let entry = directory_entry(&listed.stat, next, name);
+            full = full || !reply.entry(limit, &entry, name);
+            self.give_back(&listed);
+        }
+        Ok(())
+    }
+
+    fn list_with_attributes(
+        &self,
+        id: InodeId,
+        read: &abi::ReadIn,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        let limit = read.size as usize;
+        let mut full = false;
+        for listed in self
+            .job
+            .list(id, read.offset, limit / ENTRY_PLUS_MIN, now())?
+        {
+            let (name, next) = (&listed.name, listed.next);
+            let (stat, dirent) = (&listed.stat, directory_entry(&listed.stat, next, name));
+            full = full || !reply.entry_plus(limit, &entry(stat), &dirent, name);
+            if full {
+                self.give_back(&listed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back the reference of an entry that was listed but not delivered with attributes.
+    fn give_back(&self, entry: &ListedStat) {
+        if entry.counted {
+            self.job.forget(entry.stat.attributes.id, 1);
+        }
+    }
+
+    fn allocate(&self, id: InodeId, allocate: &abi::FallocateIn) -> Result<()> {
+        let mode = FallocateFlags::from_bits_retain(allocate.mode);
+        self.job
+            .allocate(id, mode, allocate.offset, allocate.length)
+    }
+
+    fn copy_range(
+        &self,
+        id: InodeId,
+        copy: &abi::CopyFileRangeIn,
+        wide: bool,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        let (from, to) = ((id, copy.off_in), (InodeId(copy.nodeid_out), copy.off_out));
+        if wide {
+            let bytes_copied = self.job.copy_range(from, to, copy.len)?;
+            reply.push(&abi::CopyFileRangeOut { bytes_copied });
+        } else {
+            let copied = self.job.copy_range(from, to, copy.len.min(COPY_MAX))?;
+            let size = copied as u32; // no more than was asked for
+            reply.push(&abi::WriteOut { size, padding: 0 });
+        }
+        Ok(())
+    }
+
+    fn seek(&self, id: InodeId, seek: &abi::LseekIn, by: Caller, reply: &mut Reply) -> Result<()> {
+        let to = seek_from(seek).ok_or(Refusal::Os(Errno::INVAL))?;
+        let offset = self.job.seek(id, to, by)?;
+        reply.push(&abi::LseekOut { offset });
+        Ok(())
+    }
+}
+
+fn rename_mode(flags: u32) -> Result<RenameMode> {
+    match RenameFlags::from_bits_retain(flags) {
+        flags if flags.is_empty() => Ok(RenameMode::Replace),
+        RenameFlags::NOREPLACE => Ok(RenameMode::NoReplace),
+        RenameFlags::EXCHANGE => Ok(RenameMode::Exchange),
+        // A whiteout is a node of a layered file system; this one has no use for them.
+        _ => Err(Refusal::Os(Errno::INVAL)),
+    }
+}

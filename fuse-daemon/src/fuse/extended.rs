@@ -1,0 +1,113 @@
+//! Extended attributes and inode flags. A job has none, and says so once: ENOSYS ends each kind of
+//! request for good.
+
+use rustix::io::Errno;
+
+use crate::job::{Refusal, Result};
+use crate::view::{Caller, InodeFlags, InodeId, SetMode};
+
+use super::JobFileSystem;
+use super::abi::{self, ioctl};
+use super::convert::now;
+use super::reply::Reply;
+use super::request::Extended;
+
+impl JobFileSystem {
+    pub(super) fn extended(
+        &self,
+        id: InodeId,
+        extended: &Extended<'_>,
+        by: Caller,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        if !self.job.serves_extended() {
+            return Err(Refusal::Os(Errno::NOSYS));
+        }
+        match *extended {
+            Extended::Set { name, value, flags } => {
+                let mode = set_mode(flags)?;
+                self.job.set_extended(id, name, value, mode, now())
+            }
+            Extended::Get { name, size } => {
+                let value = self.job.extended(id, name)?;
+                sized(&value, size, reply)
+            }
+            Extended::List { size } => {
+                let names = self.job.list_extended(id, by)?;
+                sized(&names, size, reply)
+            }
+            Extended::Remove(name) => self.job.remove_extended(id, name, now()),
+            Extended::Control(ref control, data) => self.control(id, control, data, by, reply),
+        }
+    }
+
+    fn control(
+        &self,
+        id: InodeId,
+        control: &abi::IoctlIn,
+        data: &[u8],
+        by: Caller,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        match control.cmd {
+            ioctl::GET_FLAGS => {
+                let InodeFlags(flags) = self.job.flags(id)?;
+                reply.push(&abi::IoctlOut::default());
+                reply.push(&flags);
+            }
+            ioctl::SET_FLAGS => {
+                let word = data.first_chunk().ok_or(Refusal::Os(Errno::INVAL))?;
+                let flags = InodeFlags(u32::from_ne_bytes(*word));
+                self.job.set_flags(id, flags, by, now())?;
+                reply.push(&abi::IoctlOut::default());
+            }
+            _ => return Err(Refusal::Os(Errno::NOTTY)),
+        }
+        Ok(())
+    }
+}
+
+fn set_mode(flags: u32) -> Result<SetMode> {
+    match flags as i32 {
+        0 => Ok(SetMode::Any),
+        libc::XATTR_CREATE => Ok(SetMode::Create),
+        libc::XATTR_REPLACE => Ok(SetMode::Replace),
+        _ => Err(Refusal::Os(Errno::INVAL)),
+    }
+}
+
+/// Bytes for a buffer of `size`; if that is 0, their number is asked for.
+fn sized(bytes: &[u8], size: u32, reply: &mut Reply) -> Result<()> {
+    match size as usize {
+        0 => reply.push(&abi::GetXattrOut {
+            size: bytes.len() as u32,
+            padding: 0,
+        }),
+        size if size < bytes.len() => return Err(Refusal::Os(Errno::RANGE)),
+        _ => reply.push_bytes(bytes),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_told_whole_by_its_size_or_not_at_all() {
+        let mut reply = Reply::new();
+        sized(b"value", 0, &mut reply).expect("the size");
+        assert_eq!(&reply.finish(1)[16..], 5_u64.to_ne_bytes());
+        reply.clear();
+        sized(b"value", 5, &mut reply).expect("the value");
+        assert_eq!(&reply.finish(1)[16..], b"value");
+        let refused = sized(b"value", 4, &mut reply);
+        assert!(matches!(refused, Err(Refusal::Os(Errno::RANGE))));
+    }
+
+    #[test]
+    fn contradicting_flags_are_refused() {
+        assert_eq!(set_mode(2).expect("a mode"), SetMode::Replace);
+        assert!(set_mode(3).is_err());
+    }
+}
