@@ -26,8 +26,8 @@ use files::{Writing, open_staged};
 pub use saved::Standing;
 
 use crate::view::{
-    Access, AttributeChange, Attributes, Caller, Fault, InodeId, Listed, NewMode, NewNode, Policy,
-    RenameMode, SetTime, Time, View,
+    Access, AtimePolicy, AttributeChange, Attributes, Caller, Fault, InodeId, Listed, NewMode,
+    NewNode, Policy, RenameMode, SetTime, Time, View,
 };
 
 /// A handle of a file that the job wrote. It is unlinked when the last owner drops it: the view
@@ -265,8 +265,11 @@ impl Job {
             NewNode::File(staged) => Some(staged.clone()),
             _ => None,
         };
-        let made = self.change(|view| view.make(parent, name, node, mode, caller, now))?;
-        self.complete((made, backing))
+        let made = self.change(|view| view.make(parent, name, node, mode, caller, now));
+        if let (Err(_), Some(unused)) = (&made, &backing) {
+            unused.doom();
+        }
+        self.complete((made?, backing))
     }
 
     /// Adds a name to a file.
@@ -338,6 +341,13 @@ impl Job {
         Ok(self.view()?.open_directory(id, caller)?)
     }
 
+    /// Whether the kernel may answer for a directory that it has listed before. Not if each listing
+    /// moves a time.
+    pub fn may_cache_listings(&self) -> bool {
+        let always = |policy: &Policy| policy.atime == AtimePolicy::Always;
+        self.view().is_ok_and(|view| !always(view.policy()))
+    }
+
     /// Lists part of a directory.
     pub fn list(
         &self,
@@ -364,6 +374,7 @@ impl Job {
 
     /// Numbers of the file system that the job's files lie on.
     pub fn file_system(&self) -> Result<StatVfs> {
+        self.free_removed();
         Ok(rustix::fs::fstatvfs(&*self.staging)?)
     }
 

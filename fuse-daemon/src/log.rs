@@ -250,6 +250,11 @@ impl Log {
         }
     }
 
+    /// Whether released staging files wait to be removed.
+    pub fn owes_space(&self) -> bool {
+        locked(&self.doomed).is_ok_and(|doomed| !doomed.is_empty())
+    }
+
     /// Flushes, and removes the staging files that were released before.
     pub fn settle(&self) -> Result<()> {
         let released = std::mem::take(&mut *locked(&self.doomed)?);

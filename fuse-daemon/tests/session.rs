@@ -15,7 +15,7 @@ use fuse_daemon::fuse::{Session, serve};
 use fuse_daemon::job::Job;
 use fuse_daemon::mounts;
 use fuse_daemon::view::{Caller, Time};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, Timespec, Timestamps, copy_file_range};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
@@ -267,56 +267,5 @@ fn a_session_that_is_dropped_is_aborted() {
             !staging.exists()
         });
         assert!(gone, "the job is gone");
-    });
-}
-
-#[test]
-fn a_file_without_a_name_can_get_one() {
-    in_both_ways(|served| {
-        let file = served.open(".", OFlags::TMPFILE | OFlags::RDWR);
-        let file = file.expect("O_TMPFILE");
-        file.write_all_at(b"content", 0).expect("written");
-        assert_eq!(rustix::fs::fstat(&file).expect("a file").st_nlink, 0);
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let flags = AtFlags::SYMLINK_FOLLOW;
-        rustix::fs::linkat(rustix::fs::CWD, path, &served.mount, "named", flags).expect("linked");
-        let mut read = [0; 7];
-        let named = served.open("named", OFlags::RDONLY).expect("a file");
-        named.read_exact_at(&mut read, 0).expect("read");
-        assert_eq!(&read, b"content");
-        drop((file, named));
-        drop(served.mount);
-        assert!(served.session.wait(LONG), "no open is left over");
-    });
-}
-
-#[test]
-fn the_time_of_birth_is_told() {
-    in_both_ways(|served| {
-        let before = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        let file = served.create("file");
-        file.write_all_at(b"content", 0).expect("written");
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        let told = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, wanted).expect("a file");
-        assert!(told.stx_mask & StatxFlags::BTIME.bits() != 0);
-        assert!(told.stx_btime.tv_sec >= before.tv_sec && told.stx_size == 7);
-        assert_eq!(served.count("statx"), 1);
-    });
-}
-
-#[test]
-fn a_range_is_copied_by_the_daemon() {
-    in_both_ways(|served| {
-        let content: Vec<u8> = (0..200_000_u32).map(|place| (place % 251) as u8).collect();
-        let (from, to) = (served.create("from"), served.create("to"));
-        from.write_all_at(&content, 0).expect("written");
-        let (mut read, mut write) = (1000, 3);
-        let copied = copy_file_range(&from, Some(&mut read), &to, Some(&mut write), 150_000);
-        assert_eq!(copied, Ok(150_000));
-        let mut found = vec![1; 150_003];
-        to.read_exact_at(&mut found, 0).expect("read");
-        assert!(found[..3] == [0; 3] && found[3..] == content[1000..151_000]);
-        let asked = served.count("copy_file_range") + served.count("copy_file_range_64");
-        assert_eq!(asked, 1, "once, in whichever form the kernel knows");
     });
 }

@@ -77,11 +77,14 @@ pub(super) mod init {
     pub(crate) const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub(crate) const EXPORT_SUPPORT: u64 = 1 << 4;
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
+    pub(crate) const DONT_MASK: u64 = 1 << 6;
     pub(crate) const DO_READDIRPLUS: u64 = 1 << 13;
     pub(crate) const PARALLEL_DIROPS: u64 = 1 << 18;
+    pub(crate) const POSIX_ACL: u64 = 1 << 20;
     pub(crate) const MAX_PAGES: u64 = 1 << 22;
     pub(crate) const CACHE_SYMLINKS: u64 = 1 << 23;
     pub(crate) const EXPLICIT_INVAL_DATA: u64 = 1 << 25;
+    pub(crate) const SETXATTR_EXT: u64 = 1 << 29;
     pub(crate) const INIT_EXT: u64 = 1 << 30;
     pub(crate) const CREATE_SUPP_GROUP: u64 = 1 << 34;
     pub(crate) const PASSTHROUGH: u64 = 1 << 37;
@@ -108,11 +111,17 @@ pub(super) mod fopen {
     pub(crate) const PASSTHROUGH: u32 = 1 << 7;
 }
 
-/// The ioctl(2) requests that are served: `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`.
+/// The ioctl(2) requests that are served, of linux/fs.h: `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`,
+/// and the same in the words of XFS, `FS_IOC_FSGETXATTR`, `FS_IOC_FSSETXATTR`.
 pub(super) mod ioctl {
     pub(crate) const GET_FLAGS: u32 = 0x8008_6601;
     pub(crate) const SET_FLAGS: u32 = 0x4008_6602;
+    pub(crate) const GET_XFLAGS: u32 = 0x801c_581f;
+    pub(crate) const SET_XFLAGS: u32 = 0x401c_5820;
 }
+
+/// `FUSE_SETXATTR_ACL_KILL_SGID`: take set-group-ID away as well.
+pub(super) const SETXATTR_ACL_KILL_SGID: u32 = 1;
 
 /// What of [`Statx`] is told: what stat(2) tells, and `STATX_BTIME`.
 pub(super) const STATX_BASIC_AND_BTIME: u32 = 0x0fff;
@@ -165,8 +174,8 @@ received! {
     }
     ReleaseIn { fh: u64, flags: u32, release_flags: u32, lock_owner: u64 }
     FsyncIn { fh: u64, fsync_flags: u32, padding: u32 }
-    /// Without `SETXATTR_EXT`, which is not asked for.
-    SetXattrIn { size: u32, flags: u32 }
+    /// With `SETXATTR_EXT`, which is asked for wherever attributes are served.
+    SetXattrIn { size: u32, flags: u32, setxattr_flags: u32, padding: u32 }
     GetXattrIn { size: u32, padding: u32 }
     AccessIn { mask: u32, padding: u32 }
     IoctlIn { fh: u64, flags: u32, cmd: u32, arg: u64, in_size: u32, out_size: u32 }
@@ -217,6 +226,8 @@ sent! {
     LseekOut { offset: u64 }
     CopyFileRangeOut { bytes_copied: u64 }
     GetXattrOut { size: u32, padding: u32 }
+    /// `struct fsxattr` of linux/fs.h.
+    FsXattr { xflags: u32, extsize: u32, nextents: u32, projid: u32, cowextsize: u32, pad: [u8; 8] }
     IoctlOut { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
     StatxTime { seconds: i64, nanoseconds: u32, reserved: i32 }
     Statx {
@@ -248,6 +259,7 @@ mod tests {
             (size_of::<FallocateIn>(), 32),
             (size_of::<CopyFileRangeIn>(), 56),
             (size_of::<StatxIn>(), 24),
+            (size_of::<SetXattrIn>(), 16),
         ];
         let sent = [
             (size_of::<OutHeader>(), 16),
@@ -261,6 +273,7 @@ mod tests {
             (size_of::<Statx>(), 256),
             (size_of::<StatxOut>(), 288),
             (size_of::<IoctlOut>(), 16),
+            (size_of::<FsXattr>(), 28),
             (size_of::<BackingMap>(), 16),
         ];
         for (ours, kernels) in received.into_iter().chain(sent) {

@@ -60,6 +60,10 @@ impl JobFileSystem {
                 let data_only = sync.fsync_flags & abi::FSYNC_FDATASYNC != 0;
                 self.job.sync(id, data_only)
             }
+            Operation::SyncDirectory | Operation::SyncFileSystem if !self.job.is_standing() => {
+                // Names live in memory until the job ends.
+                Err(Refusal::Os(Errno::NOSYS))
+            }
             Operation::SyncDirectory => self.job.sync_directory(),
             Operation::SyncFileSystem => self.job.sync_all(),
             Operation::OpenDirectory => self.open_directory(id, by, reply),
@@ -107,7 +111,7 @@ impl JobFileSystem {
             }
             Operation::MakeNode(ref node, name) => self.make_node(id, node, name, by, reply),
             Operation::MakeDirectory(ref make, name) => {
-                let (node, mode) = (NewNode::Directory, NewMode::from(make.mode as u16));
+                let (node, mode) = (NewNode::Directory, new_mode(make.mode, make.umask));
                 let made = self.job.make(id, name, node, mode, by, now());
                 self.made(made, reply)
             }
@@ -178,7 +182,7 @@ impl JobFileSystem {
             Some(special) => special,
             None => NewNode::File(self.job.new_file()?.0),
         };
-        let mode = NewMode::from(make.mode as u16);
+        let mode = new_mode(make.mode, make.umask);
         let made = self.job.make(parent, name, node, mode, by, now());
         self.made(made, reply)
     }
@@ -207,10 +211,8 @@ impl JobFileSystem {
         by: Caller,
         reply: &mut Reply,
     ) -> Result<()> {
-        let (write, mode) = (
-            intent(create.flags).write,
-            NewMode::from(create.mode as u16),
-        );
+        let write = intent(create.flags).write;
+        let mode = new_mode(create.mode, create.umask);
         let made = self.job.create(parent, name, mode, write, by, now())?;
         self.opened(made, write, reply)
     }
@@ -222,7 +224,7 @@ impl JobFileSystem {
         by: Caller,
         reply: &mut Reply,
     ) -> Result<()> {
-        let mode = NewMode::from(create.mode as u16);
+        let mode = new_mode(create.mode, create.umask);
         let made = self.job.create_unnamed(parent, mode, by, now())?;
         self.opened(made, true, reply)
     }
@@ -266,7 +268,7 @@ impl JobFileSystem {
 
     fn read(&self, id: InodeId, read: &abi::ReadIn, reply: &mut Reply) -> Result<()> {
         let room = reply.room(read.size as usize);
-        let count = self.backings.read(id, read.offset, room)?;
+        let count = self.backings.read(&self.job, id, read.offset, room)?;
         reply.filled(count);
         Ok(())
     }
@@ -278,7 +280,7 @@ impl JobFileSystem {
         data: &[u8],
         reply: &mut Reply,
     ) -> Result<()> {
-        self.backings.write(id, write.offset, data)?;
+        self.backings.write(&self.job, id, write.offset, data)?;
         reply.push(&abi::WriteOut {
             size: data.len() as u32,
             padding: 0,
@@ -294,8 +296,13 @@ impl JobFileSystem {
 
     fn open_directory(&self, id: InodeId, by: Caller, reply: &mut Reply) -> Result<()> {
         self.job.open_directory(id, by)?;
+        let cached = self.job.may_cache_listings();
         reply.push(&abi::OpenOut {
-            open_flags: fopen::CACHE_DIR | fopen::KEEP_CACHE,
+            open_flags: if cached {
+                fopen::CACHE_DIR | fopen::KEEP_CACHE
+            } else {
+                0
+            },
             ..Default::default()
         });
         Ok(())
@@ -376,11 +383,20 @@ impl JobFileSystem {
 }
 
 fn rename_mode(flags: u32) -> Result<RenameMode> {
-    match RenameFlags::from_bits_retain(flags) {
-        flags if flags.is_empty() => Ok(RenameMode::Replace),
-        RenameFlags::NOREPLACE => Ok(RenameMode::NoReplace),
-        RenameFlags::EXCHANGE => Ok(RenameMode::Exchange),
-        // A whiteout is a node of a layered file system; this one has no use for them.
+    let without = RenameFlags::from_bits_retain(flags).difference(RenameFlags::WHITEOUT);
+    let leaves_whiteout = RenameFlags::from_bits_retain(flags).contains(RenameFlags::WHITEOUT);
+    match (without, leaves_whiteout) {
+        (none, false) if none.is_empty() => Ok(RenameMode::Replace),
+        (none, true) if none.is_empty() => Ok(RenameMode::Whiteout),
+        (RenameFlags::NOREPLACE, false) => Ok(RenameMode::NoReplace),
+        (RenameFlags::EXCHANGE, false) => Ok(RenameMode::Exchange),
         _ => Err(Refusal::Os(Errno::INVAL)),
+    }
+}
+
+fn new_mode(mode: u32, umask: u32) -> NewMode {
+    NewMode {
+        perm: mode as u16 & 0o7777,
+        umask: umask as u16 & 0o777,
     }
 }

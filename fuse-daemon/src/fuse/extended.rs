@@ -2,9 +2,10 @@
 //! request for good.
 
 use rustix::io::Errno;
+use zerocopy::FromBytes;
 
 use crate::job::{Refusal, Result};
-use crate::view::{Caller, InodeFlags, InodeId, SetMode};
+use crate::view::{AtimePolicy, Caller, InodeFlags, InodeId, SetMode};
 
 use super::JobFileSystem;
 use super::abi::{self, ioctl};
@@ -24,9 +25,23 @@ impl JobFileSystem {
             return Err(Refusal::Os(Errno::NOSYS));
         }
         match *extended {
-            Extended::Set { name, value, flags } => {
+            Extended::Set {
+                name: ATIME_CONTROL,
+                value,
+                ..
+            } if id == InodeId::ROOT => self.set_atime(value),
+            Extended::Set {
+                name,
+                value,
+                flags,
+                drop_set_group,
+            } => {
                 let mode = set_mode(flags)?;
-                self.job.set_extended(id, name, value, mode, now())
+                self.job.set_extended(id, name, value, mode, now())?;
+                match drop_set_group {
+                    true => self.job.drop_set_group(id),
+                    false => Ok(()),
+                }
             }
             Extended::Get { name, size } => {
                 let value = self.job.extended(id, name)?;
@@ -61,10 +76,58 @@ impl JobFileSystem {
                 self.job.set_flags(id, flags, by, now())?;
                 reply.push(&abi::IoctlOut::default());
             }
+            ioctl::GET_XFLAGS => {
+                let xflags = swapped(self.job.flags(id)?.0, &XFLAGS, |(flag, x)| (flag, x));
+                reply.push(&abi::IoctlOut::default());
+                reply.push(&abi::FsXattr {
+                    xflags,
+                    ..Default::default()
+                });
+            }
+            ioctl::SET_XFLAGS => {
+                let (x, _) =
+                    abi::FsXattr::read_from_prefix(data).map_err(|_| Refusal::Os(Errno::INVAL))?;
+                let flags = swapped(x.xflags, &XFLAGS, |(flag, x)| (x, flag));
+                self.job.set_flags(id, InodeFlags(flags), by, now())?;
+                reply.push(&abi::IoctlOut::default());
+            }
             _ => return Err(Refusal::Os(Errno::NOTTY)),
         }
         Ok(())
     }
+
+    /// Takes what a remount says of access times: the kernel keeps such options to itself.
+    fn set_atime(&self, options: &[u8]) -> Result<()> {
+        let words = || options.split(|byte| *byte == b',');
+        let files = match words().next() {
+            Some(b"noatime") => AtimePolicy::Never,
+            Some(b"strictatime") => AtimePolicy::Always,
+            Some(b"relatime") => AtimePolicy::Relative,
+            _ => return Err(Refusal::Os(Errno::INVAL)),
+        };
+        let directories = words().all(|word| word != b"nodiratime");
+        self.job.set_atime(files, directories)
+    }
+}
+
+/// What a mount is told of its own options by, at its root; only root may set it.
+const ATIME_CONTROL: &[u8] = b"trusted.wakebox.atime";
+
+/// Flags that are kept, as `FS_IOC_GETFLAGS` has them and as `FS_IOC_FSGETXATTR` has them.
+const XFLAGS: [(u32, u32); 5] = [
+    (0x10, 0x08),
+    (0x20, 0x10),
+    (0x08, 0x20),
+    (0x80, 0x40),
+    (0x40, 0x80),
+];
+
+/// Flags in other words; those that have none are left out.
+fn swapped(flags: u32, table: &[(u32, u32)], way: impl Fn((u32, u32)) -> (u32, u32)) -> u32 {
+    let pairs = table.iter().map(|pair| way(*pair));
+    pairs.fold(0, |all, (from, to)| {
+        all | if flags & from != 0 { to } else { 0 }
+    })
 }
 
 fn set_mode(flags: u32) -> Result<SetMode> {

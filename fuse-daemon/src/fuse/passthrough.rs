@@ -4,8 +4,11 @@
 //! that all opens of an inode must share (fs/fuse/iomode.c answers EIO otherwise). Without it,
 //! all opens of an inode share one descriptor of the daemon, and the kernel caches pages.
 //!
-//! A session does one or the other, never both: the first open finds out whether the kernel lets
-//! this daemon register backing files (it needs CAP_SYS_ADMIN in the first user namespace).
+//! The first open of a session finds out whether the kernel lets this daemon register backing files
+//! (it needs CAP_SYS_ADMIN in the first user namespace). If so, all that is opened passes through,
+//! with one exception: an input that may be changed. Another file is to back it as soon as it is,
+//! while it is open, and a backing id cannot be exchanged under an open file. So it goes through
+//! the daemon until nobody has it open any more, and its copy, if there is one by then, passes.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -60,8 +63,12 @@ pub(super) struct BackedBy<'o> {
 
 #[derive(Debug, Clone)]
 enum Object {
+    /// The kernel's own.
     Registered(Arc<BackingId>),
-    Descriptor(Arc<File>),
+    /// A blob, to be read, that stays what it is or may be copied up.
+    Blob { file: Arc<File>, changeable: bool },
+    /// A staging file, to be read and written.
+    Staged(Arc<File>),
 }
 
 impl Backings {
@@ -79,7 +86,7 @@ impl Backings {
         backed_by: BackedBy<'_>,
         register: impl FnOnce(&File) -> rustix::io::Result<BackingId>,
     ) -> Result<Option<Arc<BackingId>>> {
-        if let Some(object) = self.reopen(id) {
+        if let Some(object) = self.reopen(id, backed_by.opened) {
             return Ok(object.registered());
         }
         let made = self.back(job, id, backed_by, register)?;
@@ -94,7 +101,15 @@ impl Backings {
         Ok(backing.object.registered())
     }
 
-    fn reopen(&self, id: InodeId) -> Option<Object> {
+    /// Counts one more open of what backs an inode already. A blob that nobody has open and that
+    /// has been copied up since is none.
+    fn reopen(&self, id: InodeId, opened: &Opened<Staged>) -> Option<Object> {
+        if let Opened::Staged(_) = opened {
+            let outdated = |_: &InodeId, backing: &Backing| {
+                backing.opens == 0 && matches!(backing.object, Object::Blob { .. })
+            };
+            drop(self.by_inode.remove_if(&id, outdated));
+        }
         let mut backing = self.by_inode.get_mut(&id)?;
         backing.opens += 1;
         Some(backing.object.clone())
@@ -107,7 +122,11 @@ impl Backings {
         backed_by: BackedBy<'_>,
         register: impl FnOnce(&File) -> rustix::io::Result<BackingId>,
     ) -> Result<Object> {
-        if self.mode.load(Ordering::Relaxed) != CACHED {
+        let changeable = match backed_by.opened {
+            Opened::Input { changeable, .. } => *changeable,
+            Opened::Staged(_) => false,
+        };
+        if self.mode.load(Ordering::Relaxed) != CACHED && !changeable {
             // Read-only, whatever the job asked for: the kernel opens the path anew with the
             // job's flags, and the daemon must not count as a writer of the staging file.
             let file = match backed_by.file {
@@ -129,16 +148,19 @@ impl Backings {
                 }
             }
         }
-        let access = if matches!(backed_by.opened, Opened::Staged(_)) {
-            OFlags::RDWR
-        } else {
-            OFlags::RDONLY
-        };
-        Ok(Object::Descriptor(Arc::new(job.backing(
-            id,
-            backed_by.opened,
-            access,
-        )?)))
+        self.hold(job, id, backed_by.opened)
+    }
+
+    /// Opens what the daemon is to read and write itself.
+    fn hold(&self, job: &Job, id: InodeId, opened: &Opened<Staged>) -> Result<Object> {
+        let open = |access| job.backing(id, opened, access).map(Arc::new);
+        Ok(match opened {
+            Opened::Staged(_) => Object::Staged(open(OFlags::RDWR)?),
+            Opened::Input { changeable, .. } => Object::Blob {
+                file: open(OFlags::RDONLY)?,
+                changeable: *changeable,
+            },
+        })
     }
 
     /// One open less. The object stays for the next one.
@@ -152,11 +174,21 @@ impl Backings {
             }
             None => false,
         };
-        if idle && let Some((oldest, then)) = self.oldest_idle_after(id, now) {
-            let unused =
-                |_: &InodeId, backing: &Backing| backing.opens == 0 && backing.closed == then;
-            drop(self.by_inode.remove_if(&oldest, unused));
-        }
+        let Some((oldest, then)) = idle.then(|| self.oldest_idle_after(id, now)).flatten() else {
+            return self.let_go_of_staged(id);
+        };
+        let unused = |_: &InodeId, backing: &Backing| backing.opens == 0 && backing.closed == then;
+        drop(self.by_inode.remove_if(&oldest, unused));
+        self.let_go_of_staged(id);
+    }
+
+    /// Closes a staging file that nobody has open: with a descriptor of ours it would never count
+    /// as settled, and where files pass through, its next open may.
+    fn let_go_of_staged(&self, id: InodeId) {
+        let unused = |_: &InodeId, backing: &Backing| {
+            backing.opens == 0 && matches!(backing.object, Object::Staged(_))
+        };
+        drop(self.by_inode.remove_if(&id, unused));
     }
 
     fn oldest_idle_after(&self, id: InodeId, now: u64) -> Option<(InodeId, u64)> {
@@ -179,8 +211,14 @@ impl Backings {
 
     /// Reads from an inode that is not passed through, until the buffer is full or the file ends.
     /// Returns how many bytes came.
-    pub(super) fn read(&self, id: InodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let file = self.descriptor(id)?;
+    pub(super) fn read(
+        &self,
+        job: &Job,
+        id: InodeId,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        let file = self.file(job, id, false)?;
         let mut filled = 0;
         while filled < buffer.len() {
             match rustix::io::pread(&*file, &mut buffer[filled..], offset + filled as u64) {
@@ -194,17 +232,33 @@ impl Backings {
     }
 
     /// Writes all of `data` to an inode that is not passed through.
-    pub(super) fn write(&self, id: InodeId, offset: u64, data: &[u8]) -> Result<()> {
-        let file = self.descriptor(id)?;
+    pub(super) fn write(&self, job: &Job, id: InodeId, offset: u64, data: &[u8]) -> Result<()> {
+        let file = self.file(job, id, true)?;
         file.write_all_at(data, offset)
             .map_err(|error| Refusal::Os(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
     }
 
-    fn descriptor(&self, id: InodeId) -> Result<Arc<File>> {
-        match self.by_inode.get(&id).map(|backing| backing.object.clone()) {
-            Some(Object::Descriptor(file)) => Ok(file),
-            _ => Err(Refusal::Os(Errno::BADF)),
+    /// What is to be read or written. An input is copied up at its first write.
+    fn file(&self, job: &Job, id: InodeId, write: bool) -> Result<Arc<File>> {
+        let object = self.by_inode.get(&id).map(|backing| backing.object.clone());
+        let staged = match object {
+            Some(Object::Staged(file)) => return Ok(file),
+            Some(Object::Blob {
+                file,
+                changeable: false,
+            }) => return Ok(file),
+            Some(Object::Blob { .. }) if write => job.writable(id)?,
+            Some(Object::Blob { file, .. }) => match job.current(id)? {
+                Opened::Staged(staged) => staged,
+                Opened::Input { .. } => return Ok(file),
+            },
+            Some(Object::Registered(_)) | None => return Err(Refusal::Os(Errno::BADF)),
+        };
+        let file = Arc::new(job.backing(id, &Opened::Staged(staged), OFlags::RDWR)?);
+        if let Some(mut backing) = self.by_inode.get_mut(&id) {
+            backing.object = Object::Staged(file.clone());
         }
+        Ok(file)
     }
 }
 
@@ -212,7 +266,7 @@ impl Object {
     fn registered(&self) -> Option<Arc<BackingId>> {
         match self {
             Object::Registered(id) => Some(id.clone()),
-            Object::Descriptor(_) => None,
+            Object::Blob { .. } | Object::Staged(_) => None,
         }
     }
 }

@@ -89,6 +89,8 @@ pub(super) enum Extended<'a> {
         value: &'a [u8],
         /// As setxattr(2) has them.
         flags: u32,
+        /// Whether an access control list is set by someone who is not in the file's group.
+        drop_set_group: bool,
     },
     /// Size 0 asks for the size.
     Get {
@@ -185,6 +187,8 @@ impl<'a> Operation<'a> {
             }
             opcode::RELEASE => Self::Release(body.take()?),
             opcode::FSYNC => Self::Sync(body.take()?),
+            opcode::FSYNCDIR => Self::SyncDirectory,
+            opcode::SYNCFS => Self::SyncFileSystem,
             opcode::OPENDIR => Self::OpenDirectory,
             opcode::READDIR => Self::ReadDirectory(body.take()?),
             opcode::READDIRPLUS => Self::ReadDirectoryPlus(body.take()?),
@@ -224,8 +228,6 @@ impl<'a> Operation<'a> {
 
     fn decode_rare(number: u32, body: &mut Cursor<'a>) -> Option<Self> {
         Some(match number {
-            opcode::FSYNCDIR => Self::SyncDirectory,
-            opcode::SYNCFS => Self::SyncFileSystem,
             opcode::STATX => Self::Statx(body.take()?),
             opcode::COPY_FILE_RANGE | opcode::COPY_FILE_RANGE_64 => Self::CopyRange {
                 copy: body.take()?,
@@ -308,6 +310,7 @@ impl<'a> Cursor<'a> {
             name,
             value: self.bytes(set.size)?,
             flags: set.flags,
+            drop_set_group: set.setxattr_flags & abi::SETXATTR_ACL_KILL_SGID != 0,
         })
     }
 

@@ -75,7 +75,10 @@ fn messages() -> Vec<Vec<u8>> {
         of(opcode::COPY_FILE_RANGE, &[&zeros[..56]]),
         of(opcode::COPY_FILE_RANGE_64, &[&zeros[..56]]),
         of(opcode::IOCTL, &[&words(&[0, 0, 0, 9, 0, 0, 4, 4]), b"1234"]),
-        of(opcode::SETXATTR, &[&words(&[3, 1]), b"user.x\0", b"abc"]),
+        of(
+            opcode::SETXATTR,
+            &[&words(&[3, 1, 0, 0]), b"user.x\0", b"abc"],
+        ),
         of(opcode::GETXATTR, &[&words(&[64, 0]), b"user.x\0"]),
         of(opcode::LISTXATTR, &[&words(&[64, 0])]),
         of(opcode::REMOVEXATTR, &[b"user.x\0"]),
@@ -143,15 +146,20 @@ fn operands_arrive_where_they_belong() {
 
     let bytes = message(
         opcode::SETXATTR,
-        &[&words(&[3, 1]), b"user.x\0", b"a\0c"],
+        &[&words(&[3, 1, 1, 0]), b"user.x\0", b"a\0c"],
         &[],
     );
-    let Operation::Extended(Extended::Set { name, value, flags }) =
-        Request::decode(&bytes).expect("whole").operation
+    let Operation::Extended(Extended::Set {
+        name,
+        value,
+        flags,
+        drop_set_group,
+    }) = Request::decode(&bytes).expect("whole").operation
     else {
         panic!("no attribute")
     };
     assert_eq!((name, value, flags), (&b"user.x"[..], &b"a\0c"[..], 1));
+    assert!(drop_set_group);
 }
 
 #[test]

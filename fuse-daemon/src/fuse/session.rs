@@ -45,6 +45,11 @@ const WANTED: u64 = init::ASYNC_READ
     | init::CREATE_SUPP_GROUP
     | init::PASSTHROUGH;
 
+/// What is asked for besides where extended attributes are served, and with them access control
+/// lists. `POSIX_ACL` makes the kernel check permissions; then it is us who know whether a umask
+/// counts, or the default list of a directory in its place.
+const WANTED_EXTENDED: u64 = init::POSIX_ACL | init::DONT_MASK | init::SETXATTR_EXT;
+
 /// How deep the kernel may stack file systems: 2 admits a store on overlayfs or in another
 /// wakebox, at the price that nothing can be stacked on a job's view in turn.
 const STACK_DEPTH: u32 = 2;
@@ -172,7 +177,11 @@ impl State {
 pub fn serve(job: Arc<Job>, device: OwnedFd, passthrough: bool) -> io::Result<Session> {
     let device = Arc::new(Device::new(device));
     let backings = Backings::default();
-    if !greet(&device)? || !passthrough {
+    let wanted = match job.serves_extended() {
+        true => WANTED | WANTED_EXTENDED,
+        false => WANTED,
+    };
+    if !greet(&device, wanted)? || !passthrough {
         backings.without_passthrough();
     }
     let readers = std::thread::available_parallelism()
@@ -194,7 +203,7 @@ pub fn serve(job: Arc<Job>, device: OwnedFd, passthrough: bool) -> io::Result<Se
 }
 
 /// Answers the kernel's first request. Tells whether files may be passed through.
-fn greet(device: &Device) -> io::Result<bool> {
+fn greet(device: &Device, wanted: u64) -> io::Result<bool> {
     let mut buffer = vec![0; BUFFER];
     let length = device.read(&mut buffer)?;
     let request = Request::decode(&buffer[..length]).map_err(io::Error::other)?;
@@ -203,7 +212,7 @@ fn greet(device: &Device) -> io::Result<bool> {
     };
     let mut reply = Reply::new();
     let unique = request.header.unique;
-    match negotiate(&offer, flags) {
+    match negotiate(&offer, flags, wanted) {
         Some((agreed, passthrough)) => {
             reply.push_bytes(agreed.as_bytes());
             device.write(reply.finish(unique))?;
@@ -213,7 +222,8 @@ fn greet(device: &Device) -> io::Result<bool> {
             device.write(reply.refuse(unique, Errno::PROTO))?;
             let (major, minor) = (offer.major, offer.minor);
             Err(io::Error::other(format!(
-                "the kernel speaks FUSE {major}.{minor}; 7.{} (Linux 5.4) or newer is needed",
+                "the kernel speaks FUSE {major}.{minor}; 7.{} (Linux 5.4) or newer is needed, for \
+                 extended attributes Linux 5.14",
                 abi::MINOR_MIN
             )))
         }
@@ -222,11 +232,14 @@ fn greet(device: &Device) -> io::Result<bool> {
 
 /// Chooses among what the kernel offers; `None` if it is too old. Also tells whether files may be
 /// passed through.
-fn negotiate(offer: &abi::InitIn, offered: u64) -> Option<(abi::InitOut, bool)> {
+fn negotiate(offer: &abi::InitIn, offered: u64, wanted: u64) -> Option<(abi::InitOut, bool)> {
     if offer.major != abi::MAJOR || offer.minor < abi::MINOR_MIN {
         return None;
     }
-    let flags = WANTED & offered;
+    let flags = wanted & offered;
+    if WANTED_EXTENDED & wanted & !flags != 0 {
+        return None;
+    }
     let agreed = abi::InitOut {
         major: abi::MAJOR,
         minor: offer.minor.min(abi::MINOR),
@@ -356,9 +369,9 @@ mod tests {
 
     #[test]
     fn nothing_is_agreed_on_that_was_not_offered() {
-        let (agreed, passthrough) = negotiate(&offer(45), 0).expect("new enough");
+        let (agreed, passthrough) = negotiate(&offer(45), 0, WANTED).expect("new enough");
         assert_eq!((agreed.flags, agreed.flags2, passthrough), (0, 0, false));
-        let (agreed, passthrough) = negotiate(&offer(99), u64::MAX).expect("new enough");
+        let (agreed, passthrough) = negotiate(&offer(99), u64::MAX, WANTED).expect("new enough");
         assert_eq!((agreed.minor, agreed.max_readahead), (abi::MINOR, 131_072));
         let flags = u64::from(agreed.flags2) << 32 | u64::from(agreed.flags);
         assert_eq!((flags, passthrough), (WANTED, true));
@@ -374,8 +387,11 @@ mod tests {
 
     #[test]
     fn an_old_kernel_is_refused() {
-        assert!(negotiate(&offer(abi::MINOR_MIN), 0).is_some());
-        assert!(negotiate(&offer(abi::MINOR_MIN - 1), 0).is_none());
+        assert!(negotiate(&offer(abi::MINOR_MIN), 0, WANTED).is_some());
+        assert!(negotiate(&offer(abi::MINOR_MIN - 1), 0, WANTED).is_none());
+        let extended = WANTED | WANTED_EXTENDED;
+        assert!(negotiate(&offer(abi::MINOR), WANTED, extended).is_none());
+        assert!(negotiate(&offer(abi::MINOR), extended, extended).is_some());
     }
 
     #[test]

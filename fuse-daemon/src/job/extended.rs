@@ -37,6 +37,11 @@ impl Job {
         self.change(|view| view.set_extended(id, name, value, mode, now))
     }
 
+    /// Takes set-group-ID away, because someone who is not in the group sets an access list.
+    pub fn drop_set_group(&self, id: InodeId) -> Result<()> {
+        self.commit(|view| view.drop_set_group(id))
+    }
+
     /// Removes an extended attribute.
     pub fn remove_extended(&self, id: InodeId, name: &[u8], now: Time) -> Result<()> {
         self.change(|view| view.remove_extended(id, name, now))

@@ -103,20 +103,33 @@ impl Job {
         }
         let (attributes, opened) = (self.view()?.attributes(id)?.0, self.current(id)?);
         let (staged, copy) = self.create_staging_file(OFlags::RDWR)?;
-        if let Keep::Content = keep {
-            let blob = self.backing(id, &opened, OFlags::RDONLY)?;
-            self.copier
-                .copy(&blob, &copy)
-                .map_err(|error| os_refusal(&error))?;
-            let Meta { atime, mtime, .. } = attributes.meta;
-            staged.set_times(&Timestamps {
-                last_access: timespec(atime),
-                last_modification: timespec(mtime),
-            })?;
-        }
-        let (there, released) = self.change(|view| view.copy_up(id, staged))?;
+        let mine = staged.clone();
+        let filled = match keep {
+            Keep::Content => self.fill(id, &opened, attributes.meta, &staged, &copy),
+            Keep::Nothing => Ok(()),
+        };
+        let placed = filled.and_then(|()| self.change(|view| view.copy_up(id, staged)));
+        let (there, released) = placed.inspect_err(|_| mine.doom())?;
         self.dispose(released);
         Ok(there)
+    }
+
+    /// Gives a copy the bytes and the times of an input.
+    fn fill(
+        &self,
+        id: InodeId,
+        input: &Opened<Staged>,
+        meta: Meta,
+        staged: &Staged,
+        copy: &File,
+    ) -> Result<()> {
+        let blob = self.backing(id, input, OFlags::RDONLY)?;
+        let copied = self.copier.copy(&blob, copy);
+        copied.map_err(|error| os_refusal(&error))?;
+        Ok(staged.set_times(&Timestamps {
+            last_access: timespec(meta.atime),
+            last_modification: timespec(meta.mtime),
+        })?)
     }
 
     /// Allocates, frees or zeroes space.
@@ -220,7 +233,8 @@ impl Job {
     ) -> Result<(Stat, Staged, File)> {
         let (staged, file) = self.new_file()?;
         let backing = staged.clone();
-        let made = self.change(|view| view.make_unnamed(parent, backing, mode, caller, now))?;
+        let made = self.change(|view| view.make_unnamed(parent, backing, mode, caller, now));
+        let made = made.inspect_err(|_| staged.doom())?;
         self.count_writer(made.id);
         Ok((self.complete((made, Some(staged.clone())))?, staged, file))
     }

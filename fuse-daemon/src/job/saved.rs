@@ -64,9 +64,13 @@ impl Job {
         let Some(log) = self.log() else {
             return Ok(changed?);
         };
-        log.append(&view.take_facts(), |staged| staged.id());
+        let facts = view.take_facts();
+        log.append(&facts, |staged| staged.id());
         drop(view);
-        log.write()?;
+        // A log that cannot be written to is no reason to refuse what changes nothing.
+        if !facts.is_empty() {
+            log.write()?;
+        }
         Ok(changed?)
     }
 
@@ -75,10 +79,16 @@ impl Job {
         &self,
         change: impl FnOnce(&mut View<Staged>) -> crate::view::Result<T>,
     ) -> Result<T> {
-        match self.log() {
-            Some(log) if !log.has_room() => Err(Refusal::Os(Errno::NOSPC)),
-            _ => self.commit(change),
+        if let Some(log) = self.log()
+            && !log.has_room()
+        {
+            // Removed files give their space back only when the log is on disk.
+            log.settle()?;
+            if !log.has_room() {
+                return Err(Refusal::Os(Errno::NOSPC));
+            }
         }
+        self.commit(change)
     }
 
     /// Lets go of what a change released, which may unlink files. The view's lock is released by
@@ -95,6 +105,11 @@ impl Job {
         let Some(log) = self.log() else { return Ok(()) };
         self.staging.sync()?;
         Ok(log.sync()?)
+    }
+
+    /// Whether this view outlives the process that serves it.
+    pub fn is_standing(&self) -> bool {
+        self.standing.is_some()
     }
 
     /// Flushes the names and attributes of a directory.
@@ -116,9 +131,10 @@ impl Job {
     /// and shorten the log when it has grown.
     pub fn settle(&self) -> Result<()> {
         let Some(log) = self.log() else { return Ok(()) };
-        log.settle()?;
+        let settled = log.settle();
+        // After a failed flush only a new log heals: the kernel forgets what it could not write.
         if !log.wants_replacement() {
-            return Ok(());
+            return Ok(settled?);
         }
         let mut view = self.view()?;
         log.append(&view.take_facts(), |staged| staged.id());
@@ -131,6 +147,16 @@ impl Job {
             tracing::warn!("the log of the view stays as long as it is: {error}");
         }
         Ok(())
+    }
+
+    /// Gives back the space of removed files, before someone is told how much there is.
+    pub(super) fn free_removed(&self) {
+        if let Some(log) = self.log()
+            && log.owes_space()
+            && let Err(errno) = log.settle()
+        {
+            tracing::warn!("cannot flush the saved view: {errno}");
+        }
     }
 
     /// Flushes everything for the last time.

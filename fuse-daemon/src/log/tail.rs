@@ -17,7 +17,8 @@ use crate::view::Fact;
 pub(super) const NEW: &str = "view.log.new";
 
 /// Space that is allocated ahead, so that on a full disk files can still be removed: to remove is
-/// to write a frame. Room for some five thousand removals.
+/// to write a frame. The half that is always left has room for some two thousand removals of 250
+/// bytes each.
 const RESERVE: u64 = 1 << 20;
 
 /// Facts that wait to be framed: one length and one payload per change.

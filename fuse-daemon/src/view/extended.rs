@@ -100,6 +100,12 @@ impl<S: Clone> View<S> {
         Ok((!list.is_minimal()).then(|| list.to_bytes()))
     }
 
+    /// Takes set-group-ID away.
+    pub fn drop_set_group(&mut self, id: InodeId) -> Result<()> {
+        self.inode_mut(id)?.meta.perm &= !0o2000;
+        Ok(())
+    }
+
     /// Keeps the access control list in step with a change of permission bits.
     pub(super) fn follow_chmod(&mut self, id: InodeId, perm: u16) {
         let list = self.extended(id, acl::ACCESS).ok();

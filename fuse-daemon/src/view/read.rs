@@ -42,6 +42,8 @@ pub enum Opened<S> {
         digest: Digest,
         /// Its length in bytes, as declared.
         size: u64,
+        /// Whether it may be copied up while it is open, and something else back the file then.
+        changeable: bool,
     },
     /// A file that the job wrote.
     Staged(S),
@@ -183,7 +185,12 @@ impl<S: Clone> View<S> {
             },
         };
         let Input { digest, size } = input;
-        Ok(Opened::Input { digest, size })
+        let changeable = !self.is_read_only(id);
+        Ok(Opened::Input {
+            digest,
+            size,
+            changeable,
+        })
     }
 
     /// Notes that something was read at a time, where the policy wants that to be seen. Nothing to

@@ -3,7 +3,7 @@
 use cas::Name;
 
 use super::access::{Access, Caller};
-use super::inode::{FileKind, InodeId, Kind, Time};
+use super::inode::{FileKind, Inode, InodeId, Kind, Meta, SpecialKind, Time};
 use super::{Fault, Released, Result, View};
 
 /// What happens to a name that is already there.
@@ -15,6 +15,9 @@ pub enum RenameMode {
     NoReplace,
     /// The two change places (`RENAME_EXCHANGE`).
     Exchange,
+    /// It is replaced, and what stays behind is what a union of file systems takes for "removed":
+    /// a character device 0:0 (`RENAME_WHITEOUT`).
+    Whiteout,
 }
 
 /// A name in a directory.
@@ -59,26 +62,46 @@ impl<S: Clone> View<S> {
             (RenameMode::Exchange, Some(target)) => {
                 self.exchange(from, source, to, target, caller, now)
             }
-            (_, target) => self.replace(from, source, to, target, caller, now),
+            (mode, target) => {
+                self.may_move(source, from.parent, to.parent, caller)?;
+                if let Some(target) = target {
+                    self.may_replace(source, to.parent, target, caller)?;
+                }
+                let whiteout = mode == RenameMode::Whiteout;
+                let behind = whiteout.then(|| self.whiteout(caller, now));
+                self.replace(from, behind, source, to, target, now)
+            }
         }
     }
 
     fn replace(
         &mut self,
         from: Spot<'_>,
+        behind: Option<InodeId>,
         source: InodeId,
         to: Spot<'_>,
         target: Option<InodeId>,
-        caller: Caller,
         now: Time,
     ) -> Result<Released<S>> {
-        self.may_move(source, from.parent, to.parent, caller)?;
-        if let Some(target) = target {
-            self.may_replace(source, to.parent, target, caller)?;
-        }
-        self.remove_name(from.parent, from.name, now)?;
+        self.set_name(from.parent, from.name, behind, now)?;
         self.place(source, to, now)?;
         Ok(target.map_or_else(Released::default, |target| self.unname(target, now)))
+    }
+
+    fn whiteout(&mut self, caller: Caller, now: Time) -> InodeId {
+        let meta = Meta {
+            perm: 0,
+            uid: caller.uid,
+            gid: caller.gid,
+            atime: now,
+            mtime: now,
+            ctime: now,
+        };
+        let kind = Kind::Special(SpecialKind::Character, 0);
+        self.insert(Inode {
+            links: 1,
+            ..Inode::new(meta, now, kind)
+        })
     }
 
     fn exchange(

@@ -7,7 +7,7 @@ use cas::Name;
 use cas::tree::{Entry, NodeIndex, Tree};
 use fuse_daemon::view::{
     Access, Attributes, Caller, Fact, Fault, InodeId, InputPolicy, Meta, NewNode, Opened,
-    OutputKind, Policy, Released, SpecialKind, Time, View,
+    OutputKind, Policy, Released, RenameMode, SpecialKind, Time, View,
 };
 
 use listing::Cursor;
@@ -207,7 +207,11 @@ impl World {
                     .view
                     .rename(old, valid(a), new, valid(b), mode, caller, now);
                 let model = self.model.rename(old, a, new, b, mode, caller, now);
-                return Ok(agree(view, model)?.map_or_else(Released::default, |(r, ())| r));
+                let done = agree(view, model)?;
+                if done.is_some() && mode == RenameMode::Whiteout {
+                    self.lookup(old, a, ROOT)?;
+                }
+                return Ok(done.map_or_else(Released::default, |(r, ())| r));
             }
             Operation::SetAttributes(pick, change) => {
                 let (id, now) = (self.resolve(pick), self.now());
@@ -247,7 +251,7 @@ impl World {
                 let id = self.resolve(pick);
                 let view = self.view.open(id, caller, intent);
                 let view = view.map(|opened| match opened {
-                    Opened::Input { digest, size } => Content::Input(digest, size),
+                    Opened::Input { digest, size, .. } => Content::Input(digest, size),
                     Opened::Staged(handle) => Content::Staged(handle),
                 });
                 let model = self.model.open(id, caller, intent);

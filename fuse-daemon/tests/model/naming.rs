@@ -1,6 +1,6 @@
 //! The reference: making, linking, removing and moving names.
 
-use fuse_daemon::view::{Caller, Fault, InodeId, Meta, RenameMode, Time};
+use fuse_daemon::view::{Caller, Fault, InodeId, Meta, RenameMode, SpecialKind, Time};
 
 use super::{Answer, Content, Model, Number, ROOT, below, join, refuse, split};
 
@@ -231,6 +231,19 @@ impl Model {
         };
         refuse((), self.rename_faults(&step, source, target))?;
         self.apply_rename(&step);
+        if mode == RenameMode::Whiteout {
+            let meta = Meta {
+                perm: 0,
+                uid: caller.uid,
+                gid: caller.gid,
+                atime: now,
+                mtime: now,
+                ctime: now,
+            };
+            let whiteout = Content::Special(SpecialKind::Character, 0);
+            let number = self.add(whiteout, meta, now);
+            self.paths.insert(step.from.clone(), number);
+        }
         for moved in [Some(source), target].into_iter().flatten() {
             self.nodes[moved].meta.ctime = now;
         }
@@ -250,7 +263,7 @@ impl Model {
                 faults.extend(self.removal_faults(new, target, step.caller));
                 faults.extend(self.move_faults(target, &step.to, new, old, step.caller));
             }
-            (RenameMode::Replace, Some(target)) => {
+            (RenameMode::Replace | RenameMode::Whiteout, Some(target)) => {
                 faults.extend(self.removal_faults(new, target, step.caller));
                 faults.extend(self.replace_faults(source, target));
             }

@@ -230,8 +230,9 @@ impl Step {
                     RenameMode::Replace,
                     RenameMode::Exchange,
                     RenameMode::NoReplace,
+                    RenameMode::Whiteout,
                 ];
-                Operation::Rename(taken(a, b, c), taken(d, e, f), modes[usize::from(g) % 4])
+                Operation::Rename(taken(a, b, c), taken(d, e, f), modes[usize::from(g) % 5])
             }
             165..=184 => Operation::SetAttributes(inode(a, b), change(&bytes[4..])),
             185..=199 => Operation::Open(

@@ -66,7 +66,11 @@ fn list(view: &mut View<u32>, directory: InodeId, offset: u64) -> (Vec<String>, 
 
 #[test]
 fn a_name_that_is_replaced_or_exchanged_is_not_listed_again() {
-    for mode in [RenameMode::Replace, RenameMode::Exchange] {
+    for mode in [
+        RenameMode::Replace,
+        RenameMode::Exchange,
+        RenameMode::Whiteout,
+    ] {
         let mut view = view();
         let parent = directory(&mut view, InodeId::ROOT, "p");
         make(&mut view, parent, "x", NewNode::File(1), 0o644);
