@@ -1,0 +1,3 @@
+//! What the conformance runner is made of, for its own tests.
+
+pub mod probes;
