@@ -144,25 +144,54 @@ pub(super) fn lstat(name: &str) -> rustix::io::Result<Stat> {
     rustix::fs::lstat(name)
 }
 
-/// The permission bits with set-ID and sticky bits.
-pub(super) fn mode(name: &str) -> rustix::io::Result<u32> {
-    Ok(lstat(name)?.st_mode & 0o7777)
+/// Fails unless these are the permission bits, with set-ID and sticky bits.
+pub(super) fn has_mode(name: &str, wanted: u32) -> Outcome {
+    let seen = lstat(name).or_else(|errno| failed(format_args!("{name}: {}", said(errno))))?;
+    let seen = seen.st_mode & 0o7777;
+    must(
+        seen == wanted,
+        format_args!("the mode of {name} is {seen:04o}, not {wanted:04o}"),
+    )
+}
+
+/// Fails unless the file of this name has this content.
+pub(super) fn holds(name: &str, wanted: &[u8]) -> Outcome {
+    let seen = get(name).or_else(|errno| failed(format_args!("{name}: {}", said(errno))))?;
+    same_bytes(name, &seen, wanted)
+}
+
+/// Fails unless the open file has this content.
+pub(super) fn reads(file: impl AsFd, wanted: &[u8]) -> Outcome {
+    let seen = content(file).or_else(|errno| failed(format_args!("reading: {}", said(errno))))?;
+    same_bytes("the open file", &seen, wanted)
+}
+
+fn same_bytes(what: &str, seen: &[u8], wanted: &[u8]) -> Outcome {
+    let (start, length) = (&seen[..seen.len().min(40)], seen.len());
+    must(
+        seen == wanted,
+        format_args!(
+            "{what} has {length} bytes, \"{}\", not \"{}\"",
+            start.escape_ascii(),
+            wanted.escape_ascii()
+        ),
+    )
 }
 
 /// Makes a file with this content, mode 0644, and gives its descriptor.
-pub(super) fn put(name: &str, content: &[u8]) -> Outcome<OwnedFd> {
+pub(super) fn put(name: &str, content: &[u8]) -> rustix::io::Result<OwnedFd> {
     let file = make(name, 0o644)?;
     write_all(&file, content)?;
     Ok(file)
 }
 
 /// The content of a file, by its name.
-pub(super) fn get(name: &str) -> Outcome<Vec<u8>> {
+pub(super) fn get(name: &str) -> rustix::io::Result<Vec<u8>> {
     content(open(name, OFlags::RDONLY)?)
 }
 
 /// The content of an open file from its start.
-pub(super) fn content(file: impl AsFd) -> Outcome<Vec<u8>> {
+pub(super) fn content(file: impl AsFd) -> rustix::io::Result<Vec<u8>> {
     let mut bytes = vec![0; 64 << 10];
     let mut length = 0;
     loop {
@@ -178,7 +207,7 @@ pub(super) fn content(file: impl AsFd) -> Outcome<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn write_all(file: impl AsFd, mut content: &[u8]) -> Outcome {
+pub(super) fn write_all(file: impl AsFd, mut content: &[u8]) -> rustix::io::Result<()> {
     while !content.is_empty() {
         let count = rustix::io::write(&file, content)?;
         content = &content[count..];

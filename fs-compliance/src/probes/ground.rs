@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, StatVfsMountFlags, statvfs};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{DumpableBehavior, chdir, getegid, geteuid, set_dumpable_behavior, umask};
 use rustix::thread::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::check::{Outcome, not_supported};
+use super::check::{Outcome, not_supported, offered};
 use super::process::in_child;
 use super::raw;
 
@@ -134,7 +135,7 @@ impl Ground {
     pub(super) fn with_own_mounts(&self, work: impl FnOnce() -> Outcome) -> Outcome {
         self.needs_root()?;
         in_child(|| {
-            raw::unshare_mounts()?;
+            offered("a mount namespace", raw::unshare_mounts(), &[Errno::PERM])?;
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             mount_change("/", private)?;
             work()

@@ -1,7 +1,9 @@
 //! Listings of directories.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt::Display;
+use std::os::unix::ffi::OsStringExt;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
@@ -67,12 +69,24 @@ fn is_dot(name: &[u8]) -> bool {
     name == b"." || name == b".."
 }
 
-/// The names in a directory without '.' and '..', in the order of the listing.
-pub(super) fn names_in(name: &str) -> Outcome<Vec<Vec<u8>>> {
+/// The names in a directory without '.' and '..', sorted.
+pub(super) fn names_in(name: &str) -> Outcome<Vec<OsString>> {
     let names = entries(directory(name)?)?
         .into_iter()
         .map(|entry| entry.name);
-    Ok(names.filter(|name| !is_dot(name)).collect())
+    let names = names.filter(|name| !is_dot(name));
+    let mut names: Vec<OsString> = names.map(OsString::from_vec).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Fails unless these are the names in a directory, besides '.' and '..'.
+pub(super) fn lists(name: &str, wanted: &[&str]) -> Outcome {
+    let seen = names_in(name)?;
+    must(
+        seen == wanted,
+        format_args!("{name} lists {seen:?}, not {wanted:?}"),
+    )
 }
 
 fn make_many(prefix: impl Display, count: usize) -> Outcome {
@@ -184,7 +198,7 @@ fn deletion_while_listing_loses_none(_: &Ground) -> Outcome {
         Ok(unlinkat(CWD, entry.name.as_slice(), AtFlags::empty())?)
     })?;
     each_once(&seen, "file-", 3_000)?;
-    same("listing afterwards", names_in(".")?, Vec::new())
+    lists(".", &[])
 }
 
 fn creation_while_listing_repeats_none(_: &Ground) -> Outcome {

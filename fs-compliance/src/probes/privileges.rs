@@ -12,8 +12,8 @@ use rustix::io::Errno;
 
 use super::Ground;
 use super::check::{
-    Outcome, chmod, content, failed, make, mode, not_supported, offered, open, put, refused, same,
-    write_all, write_at,
+    Outcome, chmod, content, failed, has_mode, make, not_supported, offered, open, put, refused,
+    same, write_all, write_at,
 };
 use super::ground::STRANGER;
 use super::process::in_child;
@@ -39,9 +39,9 @@ probes! { "privileges":
 fn set_ids_after(ground: &Ground, change: impl FnOnce() -> Outcome) -> Outcome {
     put("a", b"content")?;
     chmod("a", 0o6777)?;
-    same("mode at first", mode("a")?, 0o6777)?;
+    has_mode("a", 0o6777)?;
     ground.as_ordinary(|_, _| change())?;
-    same("mode", mode("a")?, 0o777)
+    has_mode("a", 0o777)
 }
 
 fn writer() -> rustix::io::Result<OwnedFd> {
@@ -74,10 +74,10 @@ fn chown_drops_set_ids(ground: &Ground) -> Outcome {
     put("a", b"content")?;
     chmod("a", 0o6755)?;
     chown("a", Some(Uid::from_raw(STRANGER)), None)?;
-    same("mode after a change of owner", mode("a")?, 0o755)?;
+    has_mode("a", 0o755)?;
     chmod("a", 0o6755)?;
     chown("a", None, Some(Gid::from_raw(STRANGER)))?;
-    same("mode after a change of group", mode("a")?, 0o755)
+    has_mode("a", 0o755)
 }
 
 fn late_write_drops_set_ids(ground: &Ground) -> Outcome {
@@ -85,9 +85,9 @@ fn late_write_drops_set_ids(ground: &Ground) -> Outcome {
         let file = make("a", 0o755)?;
         write_all(&file, b"content")?;
         chmod("a", 0o4755)?;
-        same("mode at first", mode("a")?, 0o4755)?;
+        has_mode("a", 0o4755)?;
         write_all(&file, b"more")?;
-        same("mode", mode("a")?, 0o755)
+        has_mode("a", 0o755)
     })
 }
 
@@ -96,7 +96,7 @@ fn root_keeps_set_ids(ground: &Ground) -> Outcome {
     let file = put("a", b"content")?;
     chmod("a", 0o6755)?;
     write_at(&file, b"x", 0)?;
-    same("mode", mode("a")?, 0o6755)
+    has_mode("a", 0o6755)
 }
 
 fn lock_bit_is_kept(ground: &Ground) -> Outcome {
@@ -105,7 +105,7 @@ fn lock_bit_is_kept(ground: &Ground) -> Outcome {
         let file = put("a", b"content")?;
         chmod("a", 0o2644)?;
         write_at(&file, b"x", 0)?;
-        same("mode", mode("a")?, 0o2644)
+        has_mode("a", 0o2644)
     })
 }
 
@@ -137,7 +137,7 @@ fn write_drops_capabilities(ground: &Ground) -> Outcome {
 }
 
 /// Copies a program into the file.
-fn copy_program(program: &str, file: &OwnedFd) -> Outcome {
+fn copy_program(program: &str, file: &OwnedFd) -> rustix::io::Result<()> {
     let source = open(program, OFlags::RDONLY)?;
     write_all(file, &content(source)?)
 }
@@ -160,7 +160,7 @@ fn is(error: &io::Error, errno: Errno) -> bool {
 }
 
 fn install(name: &str) -> Outcome {
-    copy_program("/bin/sleep", &make(name, 0o755)?)
+    Ok(copy_program("/bin/sleep", &make(name, 0o755)?)?)
 }
 
 fn running_program_is_not_written(_: &Ground) -> Outcome {

@@ -35,13 +35,8 @@ probes! { "space":
 const BLOCK: usize = 64 << 10;
 
 /// A file of four blocks: `a`, `b`, `c`, `d`.
-fn four_blocks() -> Outcome<OwnedFd> {
-    put(
-        "a",
-        &[b'a', b'b', b'c', b'd']
-            .map(|letter| [letter; BLOCK])
-            .concat(),
-    )
+fn four_blocks() -> rustix::io::Result<OwnedFd> {
+    put("a", &b"abcd".map(|letter| [letter; BLOCK]).concat())
 }
 
 /// Fails unless the file consists of such blocks.
