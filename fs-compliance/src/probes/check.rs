@@ -14,7 +14,8 @@ pub type Outcome<T = ()> = Result<T, Shortfall>;
 /// Why a promise was not seen to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shortfall {
-    /// It could not be tried, or the file system says that it does not offer this; with the reason.
+    /// The file system says that it does not offer this, or what the probe needs is not there; with
+    /// the reason. In the second case that begins with "needs".
     NotSupported(String),
     /// It does not hold; with what was seen instead.
     Failed(String),

@@ -4,13 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, StatVfsMountFlags, statvfs};
-use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{DumpableBehavior, chdir, getegid, geteuid, set_dumpable_behavior, umask};
 use rustix::thread::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::check::{Outcome, not_supported, offered};
+use super::check::{Outcome, not_supported};
 use super::process::in_child;
 use super::raw;
 
@@ -105,7 +104,7 @@ impl Ground {
     pub(super) fn needs_elsewhere(&self) -> Outcome<&Path> {
         match &self.elsewhere {
             Some(directory) => Ok(directory),
-            None => not_supported("no directory of another file system was given"),
+            None => not_supported("needs a directory of another file system"),
         }
     }
 
@@ -135,7 +134,9 @@ impl Ground {
     pub(super) fn with_own_mounts(&self, work: impl FnOnce() -> Outcome) -> Outcome {
         self.needs_root()?;
         in_child(|| {
-            offered("a mount namespace", raw::unshare_mounts(), &[Errno::PERM])?;
+            if let Err(errno) = raw::unshare_mounts() {
+                return not_supported(format_args!("needs a mount namespace: {errno}"));
+            }
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             mount_change("/", private)?;
             work()

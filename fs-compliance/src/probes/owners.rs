@@ -192,7 +192,7 @@ fn user_namespace_sees_mapped_owners(ground: &Ground) -> Outcome {
     ground.as_ordinary(|uid, gid| {
         in_child(|| {
             if let Err(errno) = unshare_users() {
-                return not_supported(format_args!("no user namespace: {errno}"));
+                return not_supported(format_args!("needs a user namespace: {errno}"));
             }
             map("uid_map", uid.as_raw())?;
             write("setgroups", "deny")?;

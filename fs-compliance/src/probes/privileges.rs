@@ -150,7 +150,7 @@ fn runs(name: &str) -> Outcome {
     match run(name, "0").and_then(|mut child| child.wait()) {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => failed(format_args!("it ran with {status}")),
-        Err(error) if is(&error, Errno::ACCESS) => not_supported("programs cannot be run here"),
+        Err(error) if is(&error, Errno::ACCESS) => not_supported("needs a mount without noexec"),
         Err(error) => failed(format_args!("it does not run: {error}")),
     }
 }

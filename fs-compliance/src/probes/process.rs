@@ -54,7 +54,8 @@ impl Child {
         }
     }
 
-    /// Nothing if time is up before the process has said all or ended.
+    /// Nothing if time is up before the process has said all or ended. What is said states its length:
+    /// another thread may have forked while the pipe was open, and keep it open.
     fn read_answer(&mut self, limit: Option<Duration>) -> Outcome<Option<Vec<u8>>> {
         let start = Instant::now();
         let mut answer = Vec::new();
@@ -74,6 +75,9 @@ impl Child {
             match self.answer.read(&mut buffer)? {
                 0 => return Ok(Some(answer)),
                 count => answer.extend_from_slice(&buffer[..count]),
+            }
+            if said(&answer).is_some() {
+                return Ok(Some(answer));
             }
         }
     }
@@ -131,15 +135,22 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
         Err(Shortfall::NotSupported(reason)) => (b'n', reason.as_str()),
         Err(Shortfall::Failed(what)) => (b'f', what.as_str()),
     };
-    [&[kind], text.as_bytes()].concat()
+    let length = (1 + text.len() as u32).to_le_bytes();
+    [&length[..], &[kind], text.as_bytes()].concat()
+}
+
+/// What was said, if it is there as a whole.
+fn said(answer: &[u8]) -> Option<&[u8]> {
+    let (length, said) = answer.split_first_chunk()?;
+    said.get(..u32::from_le_bytes(*length) as usize)
 }
 
 fn decode(answer: &[u8], status: Option<WaitStatus>) -> Outcome {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    match answer {
-        [b'o'] => Ok(()),
-        [b'n', reason @ ..] => Err(Shortfall::NotSupported(text(reason))),
-        [b'f', what @ ..] => failed(text(what)),
+    match said(answer) {
+        Some([b'o']) => Ok(()),
+        Some([b'n', reason @ ..]) => Err(Shortfall::NotSupported(text(reason))),
+        Some([b'f', what @ ..]) => failed(text(what)),
         _ => match status.and_then(WaitStatus::terminating_signal) {
             Some(signal) => failed(format_args!("ended by signal {signal}")),
             None => failed("ended without an answer"),
