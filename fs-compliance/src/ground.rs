@@ -1,0 +1,483 @@
+//! What a run stands on: its work directory, the file system under test, and who it is.
+
+use crate::accounts;
+use crate::cli::Cli;
+use crate::command::{self, Done};
+use crate::outcome::{At as _, Trouble};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::cell::Cell;
+use std::ffi::CString;
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The file that says that a directory is ours to empty.
+const MARKER: &str = ".fs-compliance-made-this";
+/// A mount that takes longer than this has failed.
+const MOUNT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The work directory; emptied when dropped, and removed if it was made for this run only.
+#[derive(Debug)]
+pub struct Work {
+    path: PathBuf,
+    fresh: bool,
+    keep: bool,
+}
+
+impl Work {
+    /// Makes the directory that was named, or takes it again if an earlier run made it, or makes a
+    /// fresh one.
+    ///
+    /// # Errors
+    /// When the directory is neither absent, empty nor marked as ours, or something is mounted in it.
+    pub fn make(named: Option<&Path>, keep: bool) -> Result<Self, Trouble> {
+        let path = match named {
+            Some(path) => {
+                fs::create_dir_all(path).at(path.display())?;
+                path.canonicalize().at(path.display())?
+            }
+            None => tempfile::Builder::new()
+                .prefix("fs-compliance-")
+                .tempdir()
+                .at("a work directory")?
+                .keep(),
+        };
+        refuse_if_not_ours(&path)?;
+        empty(&path)?;
+        place(
+            &path.join(MARKER),
+            "fs-compliance made this directory and may empty it.\n",
+        )?;
+        let fresh = named.is_none();
+        Ok(Self { path, fresh, keep })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if self.keep {
+            eprintln!("left as it is: {}", self.path.display());
+            return;
+        }
+        let gone = match self.fresh {
+            true => fs::remove_dir_all(&self.path).at(self.path.display()),
+            false => empty(&self.path),
+        };
+        if let Err(trouble) = gone {
+            eprintln!("not removed: {trouble}");
+        }
+    }
+}
+
+fn refuse_if_not_ours(path: &Path) -> Result<(), Trouble> {
+    let refuse = |why: &str| Err(Trouble::Broken(format!("{}: {why}", path.display())));
+    let is_empty = fs::read_dir(path).at(path.display())?.next().is_none();
+    if !is_empty && !path.join(MARKER).is_file() {
+        return refuse("fs-compliance did not make this directory; it removes nothing there");
+    }
+    if path
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .any(|byte| b",:\\ \t\n".contains(byte))
+    {
+        return refuse("a work directory's path may have no space, comma, colon or backslash");
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").at("/proc/self/mountinfo")?;
+    let inside = |line: &str| {
+        let point = line.split(' ').nth(4).map(Path::new);
+        point.is_some_and(|point| point != path && point.starts_with(path))
+    };
+    if mounts.lines().any(inside) {
+        return refuse("something is mounted in it; unmount that first");
+    }
+    Ok(())
+}
+
+/// Removes all in the directory but the marker.
+fn empty(path: &Path) -> Result<(), Trouble> {
+    for entry in fs::read_dir(path).at(path.display())? {
+        let entry = entry.at(path.display())?;
+        let inner = entry.path();
+        if entry.file_name() == MARKER {
+            continue;
+        }
+        let gone = match entry.file_type().at(inner.display())?.is_dir() {
+            true => fs::remove_dir_all(&inner),
+            false => fs::remove_file(&inner),
+        };
+        gone.at(inner.display())?;
+    }
+    Ok(())
+}
+
+/// Writes a file that is seen whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn place(path: &Path, text: &str) -> Result<(), Trouble> {
+    let new = path.with_extension("new");
+    let write = || {
+        File::create(&new)?.write_all(text.as_bytes())?;
+        fs::rename(&new, path)
+    };
+    write().at(path.display())
+}
+
+/// Who the suites run as.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Identity {
+    /// The machine's root, or one with its capabilities.
+    Root,
+    /// A user and a group number, in a user namespace.
+    Ordinary(String),
+}
+
+/// What the suites run on.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// A directory of the file system that the state would lie on.
+    Native,
+    /// A view that this wakebox program mounts.
+    View(PathBuf),
+}
+
+/// What a run stands on.
+#[derive(Debug)]
+pub struct Ground {
+    /// The command line.
+    pub cli: Cli,
+    /// Who the suites run as.
+    pub identity: Identity,
+    /// What they run on.
+    pub subject: Subject,
+    /// The work directory.
+    pub work: PathBuf,
+    /// Where the suites' output is kept.
+    pub logs: PathBuf,
+    backing: TempDir,
+    mounted: Cell<u32>,
+}
+
+impl Ground {
+    /// Makes the ground, in the namespaces of the run.
+    ///
+    /// # Errors
+    /// When a directory, an account or the mount helper cannot be provided.
+    pub fn prepare(cli: &Cli) -> Result<Self, Trouble> {
+        let work = cli.inside.clone().unwrap_or_default();
+        let logs = cli.report.clone().unwrap_or_else(|| work.join("logs"));
+        for folder in [&logs, &work.join("mnt"), &work.join("tmp")] {
+            fs::create_dir_all(folder).at(folder.display())?;
+        }
+        let place = cli.native.as_ref().or(cli.backing.as_ref());
+        let backing = backing(place.unwrap_or(&work))?;
+        let ground = Self {
+            identity: cli
+                .ordinary
+                .clone()
+                .map_or(Identity::Root, Identity::Ordinary),
+            subject: match &cli.wakebox {
+                Some(wakebox) if cli.native.is_none() => Subject::View(wakebox.clone()),
+                _ => Subject::Native,
+            },
+            logs: logs.canonicalize().at(logs.display())?,
+            cli: cli.clone(),
+            work,
+            backing,
+            mounted: Cell::new(0),
+        };
+        ground.open_to_all()?;
+        ground.as_root()?;
+        Ok(ground)
+    }
+
+    /// Other users must get here.
+    fn open_to_all(&self) -> Result<(), Trouble> {
+        open(&self.work, 0o755)?;
+        open(&self.work.join("tmp"), 0o1777)?;
+        open(self.backing.path(), 0o755)?;
+        for path in [&*self.work, self.backing.path()] {
+            for above in path.ancestors().skip(1) {
+                if fs::metadata(above).at(above.display())?.mode() & 0o001 == 0 {
+                    let shown = above.display();
+                    return Err(Trouble::Broken(format!(
+                        "{shown}: other users may not pass, and suites switch to some; choose another --work, --backing or --native directory"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn as_root(&self) -> Result<(), Trouble> {
+        if self.identity != Identity::Root {
+            return Ok(());
+        }
+        accounts::provide(&self.work)?;
+        match &self.subject {
+            Subject::View(wakebox) => install_mount_program(&self.work, wakebox),
+            Subject::Native => Ok(()),
+        }
+    }
+
+    /// Is the run one of root?
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.identity == Identity::Root
+    }
+
+    /// Says that the suite cannot be run by an ordinary user, if this is one.
+    ///
+    /// # Errors
+    /// [`Trouble::NotRun`], saying so.
+    pub fn demand_root(&self) -> Result<(), Trouble> {
+        match self.is_root() {
+            true => Ok(()),
+            false => Err(Trouble::NotRun("needs root".into())),
+        }
+    }
+
+    /// Says that the suite cannot be run on a plain directory, if the subject is one.
+    ///
+    /// # Errors
+    /// [`Trouble::NotRun`] with the reason.
+    pub fn demand_view(&self, why: &str) -> Result<(), Trouble> {
+        match self.subject {
+            Subject::View(_) => Ok(()),
+            Subject::Native => Err(Trouble::NotRun(why.into())),
+        }
+    }
+
+    /// Where state may be kept under a name, on the backing file system; nothing is there yet.
+    #[must_use]
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.backing.path().join(name)
+    }
+
+    /// Mounts a file system with state of its own.
+    ///
+    /// # Errors
+    /// When the mount fails.
+    pub fn mount(&self, name: &str) -> Result<Mounted, Trouble> {
+        let state = self.state(name);
+        self.mount_with(name, &format!("state={}", state.display()))
+    }
+
+    /// Mounts a file system whose inputs are what lies in the directory `lower`; a plain directory
+    /// gets a copy.
+    ///
+    /// # Errors
+    /// When the mount or the copy fails.
+    pub fn mount_over(&self, name: &str, lower: &Path) -> Result<Mounted, Trouble> {
+        let state = self.state(name);
+        if let Subject::Native = self.subject {
+            let mounted = self.mount(name)?;
+            let mut copy = Command::new("cp");
+            copy.arg("-a").arg(lower.join(".")).arg(mounted.path());
+            return self.plainly(copy).map(|()| mounted);
+        }
+        let (upper, work) = (state.join("upper"), state.join("work"));
+        for folder in [&upper, &work] {
+            fs::create_dir_all(folder).at(folder.display())?;
+        }
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        self.mount_with(name, &options)
+    }
+
+    fn mount_with(&self, name: &str, options: &str) -> Result<Mounted, Trouble> {
+        let Subject::View(wakebox) = &self.subject else {
+            let folder = self.state(name);
+            fs::create_dir_all(&folder).at(folder.display())?;
+            open(&folder, 0o755)?;
+            return Ok(Mounted {
+                path: folder,
+                mounted: false,
+            });
+        };
+        self.mounted.set(self.mounted.get() + 1);
+        let point = self
+            .work
+            .join("mnt")
+            .join(format!("{name}-{}", self.mounted.get()));
+        fs::create_dir_all(&point).at(point.display())?;
+        let more = self.cli.mount_options.iter().map(|more| format!(",{more}"));
+        let options = std::iter::once(options.to_owned())
+            .chain(more)
+            .collect::<String>();
+        let mut command = Command::new(wakebox);
+        command
+            .arg("mount")
+            .arg(name)
+            .arg(&point)
+            .args(["-o", &options]);
+        self.plainly(command)?;
+        Ok(Mounted {
+            path: point,
+            mounted: true,
+        })
+    }
+
+    fn plainly(&self, command: Command) -> Result<(), Trouble> {
+        let done = command::run(command, MOUNT_LIMIT, &self.logs.join("mounts.log"))?;
+        match done.success() {
+            true => Ok(()),
+            false => Err(Trouble::Broken(format!("a mount failed: {}", done.said()))),
+        }
+    }
+
+    /// Runs a command of a suite as the suites' user, with its output in the suite's log.
+    ///
+    /// # Errors
+    /// When the command cannot be started.
+    pub fn run(&self, suite: &str, command: Command, limit: Duration) -> Result<Done, Trouble> {
+        let mut command = self.as_user(command);
+        command.env("LC_ALL", "C");
+        if command.get_envs().all(|(name, _)| name != "TMPDIR") {
+            command.env("TMPDIR", self.work.join("tmp"));
+        }
+        command::run(command, limit, &self.logs.join(format!("{suite}.log")))
+    }
+
+    /// In the user namespace that mounts we are its root; a second one makes us a user again.
+    fn as_user(&self, command: Command) -> Command {
+        let Identity::Ordinary(ids) = &self.identity else {
+            return command;
+        };
+        let (user, group) = ids.split_once(':').unwrap_or((ids, ids));
+        let mut wrapped = Command::new("unshare");
+        wrapped.args(["--user", "--map-user", user, "--map-group", group, "--"]);
+        wrapped.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => wrapped.env(name, value),
+                None => wrapped.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            wrapped.current_dir(folder);
+        }
+        wrapped
+    }
+
+    /// The type of the file system that the state lies on.
+    #[must_use]
+    pub fn backing_type(&self) -> String {
+        let mut command = Command::new("findmnt");
+        command
+            .args(["-no", "FSTYPE", "-T"])
+            .arg(self.backing.path());
+        let said = command
+            .output()
+            .map(|output| output.stdout)
+            .unwrap_or_default();
+        let name = String::from_utf8_lossy(&said).trim().to_owned();
+        if name.is_empty() {
+            "unknown".into()
+        } else {
+            name
+        }
+    }
+}
+
+fn backing(folder: &Path) -> Result<TempDir, Trouble> {
+    let folder = folder.canonicalize().at(folder.display())?;
+    let made = tempfile::Builder::new()
+        .prefix("state-")
+        .tempdir_in(&folder);
+    made.at(folder.display())
+}
+
+fn open(path: &Path, mode: u32) -> Result<(), Trouble> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
+}
+
+/// mount(8) looks for its helpers in /sbin only (libmount's FS_SEARCH_PATH), so a directory with
+/// ours is laid over it, in this mount namespace.
+fn install_mount_program(work: &Path, wakebox: &Path) -> Result<(), Trouble> {
+    let ours = work.join("sbin");
+    fs::create_dir_all(&ours).at(ours.display())?;
+    let link = ours.join("mount.fuse.wakebox");
+    symlink(wakebox, &link).at(link.display())?;
+    let sbin = Path::new("/sbin").canonicalize().at("/sbin")?;
+    let layers = format!("lowerdir={}:{}", ours.display(), sbin.display());
+    let layers = CString::new(layers).at("/sbin")?;
+    mount("sbin", &sbin, "overlay", MountFlags::empty(), &*layers)
+        .at("an overlay over /sbin, for mount.fuse.wakebox")
+}
+
+/// A file system under test; unmounted when dropped.
+#[derive(Debug)]
+pub struct Mounted {
+    path: PathBuf,
+    mounted: bool,
+}
+
+impl Mounted {
+    /// Its root.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A directory in it that everyone may write to.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, Trouble> {
+        let folder = self.path.join(name);
+        fs::create_dir(&folder).at(folder.display())?;
+        open(&folder, 0o755)?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // What a suite left running may still hold it; the namespace ends that.
+        if self.mounted && unmount(&self.path, UnmountFlags::empty()).is_err() {
+            let _ = unmount(&self.path, UnmountFlags::DETACH);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_others_is_refused_and_left_alone() {
+        let other = tempfile::tempdir().expect("a folder");
+        place(&other.path().join("theirs"), "x").expect("a file");
+        let refused = Work::make(Some(other.path()), false).expect_err("refused");
+        assert!(refused.to_string().contains("did not make this directory"));
+        assert!(other.path().join("theirs").exists());
+    }
+
+    #[test]
+    fn our_own_directory_is_taken_again_and_emptied() {
+        let outer = tempfile::tempdir().expect("a folder");
+        let named = outer.path().join("work");
+        for _ in 0..2 {
+            let work = Work::make(Some(&named), false).expect("a work directory");
+            place(&work.path().join("left"), "x").expect("a file");
+        }
+        assert!(named.join(MARKER).exists() && !named.join("left").exists());
+    }
+}
