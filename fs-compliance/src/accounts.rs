@@ -1,8 +1,8 @@
 //! The accounts that suites demand. They exist inside the run only: copies of the account files are
 //! bound over the machine's own in the run's mount namespace.
 
-use crate::ground::place;
 use crate::outcome::{At as _, Trouble};
+use crate::work::place;
 use rustix::mount::mount_bind;
 use std::fs;
 use std::path::Path;

@@ -94,6 +94,15 @@ pub struct Cli {
     /// The user and group number to be, when not root, for the program in the namespaces
     #[arg(long, hide = true)]
     pub ordinary: Option<String>,
+    /// Run the probes here, in this very process
+    #[arg(long, hide = true)]
+    pub probe_here: Option<PathBuf>,
+    /// A directory of another file system, for probes
+    #[arg(long, hide = true)]
+    pub probe_elsewhere: Option<PathBuf>,
+    /// A directory of a small file system of the tried kind, for probes
+    #[arg(long, hide = true)]
+    pub probe_small: Option<PathBuf>,
 }
 
 impl Cli {

@@ -3,137 +3,18 @@
 use crate::accounts;
 use crate::cli::Cli;
 use crate::command::{self, Done};
+use crate::mounts::{Mounted, demand_fuse, install_mount_program, memory, open};
 use crate::outcome::{At as _, Trouble};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::cell::Cell;
-use std::ffi::CString;
-use std::fs::{self, File, Permissions};
-use std::io::Write as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The file that says that a directory is ours to empty.
-const MARKER: &str = ".fs-compliance-made-this";
 /// A mount that takes longer than this has failed.
 const MOUNT_LIMIT: Duration = Duration::from_secs(60);
-
-/// The work directory; emptied when dropped, and removed if it was made for this run only.
-#[derive(Debug)]
-pub struct Work {
-    path: PathBuf,
-    fresh: bool,
-    keep: bool,
-}
-
-impl Work {
-    /// Makes the directory that was named, or takes it again if an earlier run made it, or makes a
-    /// fresh one.
-    ///
-    /// # Errors
-    /// When the directory is neither absent, empty nor marked as ours, or something is mounted in it.
-    pub fn make(named: Option<&Path>, keep: bool) -> Result<Self, Trouble> {
-        let path = match named {
-            Some(path) => {
-                fs::create_dir_all(path).at(path.display())?;
-                path.canonicalize().at(path.display())?
-            }
-            None => tempfile::Builder::new()
-                .prefix("fs-compliance-")
-                .tempdir()
-                .at("a work directory")?
-                .keep(),
-        };
-        refuse_if_not_ours(&path)?;
-        empty(&path)?;
-        place(
-            &path.join(MARKER),
-            "fs-compliance made this directory and may empty it.\n",
-        )?;
-        let fresh = named.is_none();
-        Ok(Self { path, fresh, keep })
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if self.keep {
-            eprintln!("left as it is: {}", self.path.display());
-            return;
-        }
-        let gone = match self.fresh {
-            true => fs::remove_dir_all(&self.path).at(self.path.display()),
-            false => empty(&self.path),
-        };
-        if let Err(trouble) = gone {
-            eprintln!("not removed: {trouble}");
-        }
-    }
-}
-
-fn refuse_if_not_ours(path: &Path) -> Result<(), Trouble> {
-    let refuse = |why: &str| Err(Trouble::Broken(format!("{}: {why}", path.display())));
-    let is_empty = fs::read_dir(path).at(path.display())?.next().is_none();
-    if !is_empty && !path.join(MARKER).is_file() {
-        return refuse("fs-compliance did not make this directory; it removes nothing there");
-    }
-    if path
-        .as_os_str()
-        .as_bytes()
-        .iter()
-        .any(|byte| b",:\\ \t\n".contains(byte))
-    {
-        return refuse("a work directory's path may have no space, comma, colon or backslash");
-    }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").at("/proc/self/mountinfo")?;
-    let inside = |line: &str| {
-        let point = line.split(' ').nth(4).map(Path::new);
-        point.is_some_and(|point| point != path && point.starts_with(path))
-    };
-    if mounts.lines().any(inside) {
-        return refuse("something is mounted in it; unmount that first");
-    }
-    Ok(())
-}
-
-/// Removes all in the directory but the marker.
-fn empty(path: &Path) -> Result<(), Trouble> {
-    for entry in fs::read_dir(path).at(path.display())? {
-        let entry = entry.at(path.display())?;
-        let inner = entry.path();
-        if entry.file_name() == MARKER {
-            continue;
-        }
-        let gone = match entry.file_type().at(inner.display())?.is_dir() {
-            true => fs::remove_dir_all(&inner),
-            false => fs::remove_file(&inner),
-        };
-        gone.at(inner.display())?;
-    }
-    Ok(())
-}
-
-/// Writes a file that is seen whole or not at all.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn place(path: &Path, text: &str) -> Result<(), Trouble> {
-    let new = path.with_extension("new");
-    let write = || {
-        File::create(&new)?.write_all(text.as_bytes())?;
-        fs::rename(&new, path)
-    };
-    write().at(path.display())
-}
 
 /// Who the suites run as.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -199,6 +80,7 @@ impl Ground {
             mounted: Cell::new(0),
         };
         ground.open_to_all()?;
+        memory(&ground.elsewhere())?;
         ground.as_root()?;
         Ok(ground)
     }
@@ -301,6 +183,28 @@ impl Ground {
         self.mount_with(name, &options)
     }
 
+    /// Mounts a file system with little space: its state lies in a file system in memory.
+    ///
+    /// # Errors
+    /// When one of the mounts fails.
+    pub fn mount_small(&self, name: &str) -> Result<Mounted, Trouble> {
+        let small = self.work.join(name);
+        memory(&small)?;
+        if let Subject::Native = self.subject {
+            return Ok(Mounted {
+                path: small,
+                mounted: true,
+            });
+        }
+        self.mount_with(name, &format!("state={}", small.join("state").display()))
+    }
+
+    /// A directory of another file system, which everyone may write to.
+    #[must_use]
+    pub fn elsewhere(&self) -> PathBuf {
+        self.work.join("elsewhere")
+    }
+
     fn mount_with(&self, name: &str, options: &str) -> Result<Mounted, Trouble> {
         let Subject::View(wakebox) = &self.subject else {
             let folder = self.state(name);
@@ -328,10 +232,11 @@ impl Ground {
             .arg(&point)
             .args(["-o", &options]);
         self.plainly(command)?;
-        Ok(Mounted {
+        let mounted = Mounted {
             path: point,
             mounted: true,
-        })
+        };
+        demand_fuse(mounted.path()).map(|()| mounted)
     }
 
     fn plainly(&self, command: Command) -> Result<(), Trouble> {
@@ -348,7 +253,8 @@ impl Ground {
     /// When the command cannot be started.
     pub fn run(&self, suite: &str, command: Command, limit: Duration) -> Result<Done, Trouble> {
         let mut command = self.as_user(command);
-        command.env("LC_ALL", "C");
+        // A Rust program's backtrace would hide what it said.
+        command.env("LC_ALL", "C").env("RUST_BACKTRACE", "0");
         if command.get_envs().all(|(name, _)| name != "TMPDIR") {
             command.env("TMPDIR", self.work.join("tmp"));
         }
@@ -402,82 +308,4 @@ fn backing(folder: &Path) -> Result<TempDir, Trouble> {
         .prefix("state-")
         .tempdir_in(&folder);
     made.at(folder.display())
-}
-
-fn open(path: &Path, mode: u32) -> Result<(), Trouble> {
-    fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
-}
-
-/// mount(8) looks for its helpers in /sbin only (libmount's FS_SEARCH_PATH), so a directory with
-/// ours is laid over it, in this mount namespace.
-fn install_mount_program(work: &Path, wakebox: &Path) -> Result<(), Trouble> {
-    let ours = work.join("sbin");
-    fs::create_dir_all(&ours).at(ours.display())?;
-    let link = ours.join("mount.fuse.wakebox");
-    symlink(wakebox, &link).at(link.display())?;
-    let sbin = Path::new("/sbin").canonicalize().at("/sbin")?;
-    let layers = format!("lowerdir={}:{}", ours.display(), sbin.display());
-    let layers = CString::new(layers).at("/sbin")?;
-    mount("sbin", &sbin, "overlay", MountFlags::empty(), &*layers)
-        .at("an overlay over /sbin, for mount.fuse.wakebox")
-}
-
-/// A file system under test; unmounted when dropped.
-#[derive(Debug)]
-pub struct Mounted {
-    path: PathBuf,
-    mounted: bool,
-}
-
-impl Mounted {
-    /// Its root.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// A directory in it that everyone may write to.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn folder(&self, name: &str) -> Result<PathBuf, Trouble> {
-        let folder = self.path.join(name);
-        fs::create_dir(&folder).at(folder.display())?;
-        open(&folder, 0o755)?;
-        Ok(folder)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // What a suite left running may still hold it; the namespace ends that.
-        if self.mounted && unmount(&self.path, UnmountFlags::empty()).is_err() {
-            let _ = unmount(&self.path, UnmountFlags::DETACH);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_of_others_is_refused_and_left_alone() {
-        let other = tempfile::tempdir().expect("a folder");
-        place(&other.path().join("theirs"), "x").expect("a file");
-        let refused = Work::make(Some(other.path()), false).expect_err("refused");
-        assert!(refused.to_string().contains("did not make this directory"));
-        assert!(other.path().join("theirs").exists());
-    }
-
-    #[test]
-    fn our_own_directory_is_taken_again_and_emptied() {
-        let outer = tempfile::tempdir().expect("a folder");
-        let named = outer.path().join("work");
-        for _ in 0..2 {
-            let work = Work::make(Some(&named), false).expect("a work directory");
-            place(&work.path().join("left"), "x").expect("a file");
-        }
-        assert!(named.join(MARKER).exists() && !named.join("left").exists());
-    }
 }

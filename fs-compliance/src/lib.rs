@@ -10,12 +10,14 @@ pub mod cli;
 pub mod command;
 pub mod expected;
 pub mod ground;
+pub mod mounts;
 pub mod namespace;
 pub mod outcome;
 pub mod probes;
 pub mod report;
 pub mod suites;
 pub mod tools;
+pub mod work;
 
 use cli::Cli;
 use expected::Expectations;
@@ -34,7 +36,10 @@ const NOTHING_RUN: u8 = 4;
 
 /// Runs what the command line asks for and says how it ended.
 pub fn main(cli: &Cli) -> ExitCode {
-    let result = if cli.inside.is_some() {
+    let result = if let Some(here) = &cli.probe_here {
+        let (elsewhere, small) = (cli.probe_elsewhere.as_deref(), cli.probe_small.as_deref());
+        suites::probes::try_all(here, elsewhere, small).map(|()| EXPECTED)
+    } else if cli.inside.is_some() {
         inside(cli)
     } else {
         outside(cli)
@@ -59,7 +64,7 @@ fn outside(cli: &Cli) -> Result<u8, Trouble> {
     }
     let wakebox = cli.wakebox_binary()?;
     tools::prepare(cli)?;
-    let work = ground::Work::make(cli.work.as_deref(), cli.keep)?;
+    let work = work::Work::make(cli.work.as_deref(), cli.keep)?;
     namespace::enter(&work, wakebox.as_deref())
 }
 

@@ -1,8 +1,8 @@
 //! The namespaces that a run lives in. Suites mount, fork daemons and hang; what they leave behind
 //! goes with the last process of the PID namespace, whatever happens to us.
 
-use crate::ground::Work;
 use crate::outcome::{At as _, Trouble};
+use crate::work::Work;
 use rustix::process::{getegid, geteuid};
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,9 @@
 //! What a run shows: a table, each case that did not pass with its reason, and each surprise.
 
 use crate::expected::Judged;
-use crate::ground::{Ground, Identity, Subject, place};
+use crate::ground::{Ground, Identity, Subject};
 use crate::outcome::{At as _, Outcome, SuiteRun, Trouble};
+use crate::work::place;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;

@@ -3,9 +3,10 @@
 //! On a new file, and on files that are inputs of the mount and get copied up by the first write
 //! (fsx's block mode keeps the file and overwrites it; its usual mode truncates it).
 
-use crate::ground::{Ground, place};
+use crate::ground::Ground;
 use crate::outcome::{At as _, Case, Trouble};
 use crate::tools;
+use crate::work::place;
 use std::fs;
 use std::path::Path;
 use std::process::Command;

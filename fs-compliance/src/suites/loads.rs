@@ -1,9 +1,10 @@
 //! Real programs: each load is a script that runs in an empty directory and ends with 0 if all is
 //! right.
 
-use crate::ground::{Ground, place};
+use crate::ground::Ground;
 use crate::outcome::{Case, Trouble};
 use crate::tools;
+use crate::work::place;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;

@@ -6,6 +6,7 @@ mod loads;
 mod ltp;
 mod pjd_fstest;
 mod pjdfstest;
+pub mod probes;
 mod stress;
 mod unionmount;
 mod xfstests;
@@ -36,6 +37,11 @@ pub const ALL: &[Suite] = &[
         name: "fsx",
         about: "random reads, writes, mappings, holes and copies of one file; from the crate registry",
         start: fsx::run,
+    },
+    Suite {
+        name: "probes",
+        about: "our own probes of single promises of POSIX and Linux",
+        start: probes::run,
     },
     Suite {
         name: "stress",

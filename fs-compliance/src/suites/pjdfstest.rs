@@ -3,9 +3,10 @@
 //! Two passes: the cases that need a read-only file system remount it, and in one full run some of
 //! them meet a file that an earlier case left open for writing (EBUSY; so on ext4 too).
 
-use crate::ground::{Ground, place};
+use crate::ground::Ground;
 use crate::outcome::{Case, Outcome, Trouble};
 use crate::tools;
+use crate::work::place;
 use crate::{accounts, ground::Subject};
 use std::path::Path;
 use std::process::Command;
@@ -62,13 +63,10 @@ fn configuration(ground: &Ground, pass: Pass) -> String {
         "[features]\nposix_fallocate = {{}}\nrename_ctime = {{}}\nstat_st_birthtime = {{}}\n\
          utime_now = {{}}\nutimensat = {{}}\nsecondary_fs = {:?}\n\n\
          [settings]\nnaptime = 0.02\nallow_remount = {}\n\n[dummy_auth]\nentries = {entries}\n",
-        SECONDARY,
+        ground.elsewhere(),
         pass == Pass::ReadOnly,
     )
 }
-
-/// Another file system that everyone may write to.
-const SECONDARY: &str = "/dev/shm";
 
 /// Lines of the form `NAME   ok|skipped|FAILED`, each followed by indented remarks; then a summary.
 fn parse(output: &str) -> (Vec<Case>, bool) {

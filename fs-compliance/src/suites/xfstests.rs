@@ -1,7 +1,8 @@
 //! xfstests, from the caller's own built checkout, with the configuration written for it.
 
-use crate::ground::{Ground, Subject, place};
+use crate::ground::{Ground, Subject};
 use crate::outcome::{At as _, Case, Trouble};
+use crate::work::place;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -1,0 +1,90 @@
+//! What is mounted for a run, all of it in the run's mount namespace.
+
+use crate::outcome::{At as _, Trouble};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::ffi::CString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+/// FUSE_SUPER_MAGIC, fs/fuse/inode.c.
+const FUSE_MAGIC: i64 = 0x6573_5546;
+
+/// mount(8) looks for its helpers in /sbin only (libmount's FS_SEARCH_PATH), so a directory with
+/// ours is laid over it, in this mount namespace.
+pub(crate) fn install_mount_program(work: &Path, wakebox: &Path) -> Result<(), Trouble> {
+    let ours = work.join("sbin");
+    fs::create_dir_all(&ours).at(ours.display())?;
+    let link = ours.join("mount.fuse.wakebox");
+    symlink(wakebox, &link).at(link.display())?;
+    let sbin = Path::new("/sbin").canonicalize().at("/sbin")?;
+    let layers = format!("lowerdir={}:{}", ours.display(), sbin.display());
+    let layers = CString::new(layers).at("/sbin")?;
+    mount("sbin", &sbin, "overlay", MountFlags::empty(), &*layers)
+        .at("an overlay over /sbin, for mount.fuse.wakebox")
+}
+
+/// A file system under test; unmounted when dropped.
+#[derive(Debug)]
+pub struct Mounted {
+    pub(crate) path: PathBuf,
+    pub(crate) mounted: bool,
+}
+
+impl Mounted {
+    /// Its root.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A new directory in it, which everyone may pass.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, Trouble> {
+        let folder = self.path.join(name);
+        fs::create_dir(&folder).at(folder.display())?;
+        open(&folder, 0o755)?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // What a suite left running may still hold it; the namespace ends that.
+        if self.mounted && unmount(&self.path, UnmountFlags::empty()).is_err() {
+            let _ = unmount(&self.path, UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// A mount that is said to be there and is not would let the file system below pass for it.
+pub(crate) fn demand_fuse(point: &Path) -> Result<(), Trouble> {
+    let kind = rustix::fs::statfs(point).at(point.display())?.f_type;
+    match kind == FUSE_MAGIC {
+        true => Ok(()),
+        false => Err(Trouble::Broken(format!(
+            "{}: wakebox mount succeeded, but no FUSE file system is there",
+            point.display()
+        ))),
+    }
+}
+
+/// A small file system in memory, which everyone may write to.
+pub(crate) fn memory(point: &Path) -> Result<(), Trouble> {
+    fs::create_dir_all(point).at(point.display())?;
+    mount(
+        "memory",
+        point,
+        "tmpfs",
+        MountFlags::empty(),
+        c"size=64m,mode=1777",
+    )
+    .at(format_args!("a tmpfs on {}", point.display()))
+}
+
+/// Sets permission bits.
+pub(crate) fn open(path: &Path, mode: u32) -> Result<(), Trouble> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
+}
