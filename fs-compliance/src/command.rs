@@ -10,6 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+/// How many characters of a command's output a message shows.
+const SHOWN: usize = 250;
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Done {
@@ -40,11 +43,19 @@ impl Done {
             .lines()
             .filter(|line| !line.is_empty())
             .collect();
-        let last = lines[lines.len().saturating_sub(4)..].join(" / ");
+        let last = end(&lines[lines.len().saturating_sub(4)..].join(" / "));
         match self.status {
             Some(status) => format!("{status}: {last}"),
             None => format!("killed at its time limit: {last}"),
         }
+    }
+}
+
+/// The end of a text, which says most about a failure.
+fn end(text: &str) -> String {
+    match text.char_indices().rev().nth(SHOWN) {
+        Some((start, _)) => format!("…{}", &text[start..]),
+        None => text.to_owned(),
     }
 }
 

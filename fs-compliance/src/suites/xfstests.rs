@@ -1,7 +1,7 @@
 //! xfstests, from the caller's own built checkout, with the configuration written for it.
 
 use crate::ground::{Ground, Subject};
-use crate::outcome::{At as _, Case, Trouble};
+use crate::outcome::{At as _, Case, Outcome, Trouble, one_line};
 use crate::work::place;
 use std::collections::BTreeMap;
 use std::fs;
@@ -83,14 +83,19 @@ fn configuration(ground: &Ground, points: &[std::path::PathBuf; 2], results: &Pa
 
 /// One line for each test as it ends, and what it wrote beside its results.
 fn parse(output: &str, results: &Path) -> Vec<Case> {
-    let mut cases = BTreeMap::new();
+    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
+    let mut last: Option<String> = None;
     for line in output.lines() {
+        if let Some(case) = last.as_ref().and_then(|name| cases.get_mut(name)) {
+            add_difference(case, line);
+        }
         let Some((name, said)) = line.split_once(char::is_whitespace) else {
             continue;
         };
         if is_test(name)
             && let Some(case) = case(name, said, results)
         {
+            last = Some(name.to_owned());
             cases.insert(name.to_owned(), case);
         }
     }
@@ -102,9 +107,19 @@ fn parse(output: &str, results: &Path) -> Vec<Case> {
     for name in failed.into_iter().flat_map(str::split_whitespace) {
         let case = cases.entry(name.to_owned());
         let case = case.or_insert_with(|| Case::fail(name, "listed under Failures"));
-        case.outcome = crate::outcome::Outcome::Fail;
+        case.outcome = Outcome::Fail;
     }
     cases.into_values().collect()
+}
+
+/// Under a failure it shows how the output differs; the first added lines tell what was seen.
+fn add_difference(case: &mut Case, line: &str) {
+    let added = line
+        .strip_prefix("    +")
+        .filter(|added| !added.starts_with("++"));
+    if let Some(added) = added.filter(|_| case.outcome == Outcome::Fail && case.said.len() < 200) {
+        case.said = one_line(&format!("{} / {added}", case.said));
+    }
 }
 
 fn is_test(name: &str) -> bool {
@@ -143,6 +158,7 @@ fn is_seconds(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Outcome::{Fail, NotRun, Pass};
 
     #[test]
     fn what_check_says_is_understood() {
@@ -150,6 +166,7 @@ mod tests {
             generic/001 4s ...  5s\n\
             generic/002        [not run] no such thing\n\
             generic/003 1s ... - output mismatch (see /r/generic/003.out.bad)\n\
+                --- tests/generic/003.out\n    +++ /r/generic/003.out.bad\n    +seen\n\
             generic/004  9s\n\
             generic/005        [expunged]\n\
             generic/006 1s ...  2s\n\
@@ -160,7 +177,6 @@ mod tests {
             .iter()
             .map(|case| (&*case.name, case.outcome))
             .collect();
-        use crate::outcome::Outcome::{Fail, NotRun, Pass};
         let expected = [
             ("generic/001", Pass),
             ("generic/002", NotRun),
@@ -170,5 +186,10 @@ mod tests {
             ("generic/006", Fail),
         ];
         assert_eq!(outcomes, expected);
+        assert!(
+            cases[2].said.ends_with("003.out.bad) / seen"),
+            "{}",
+            cases[2].said
+        );
     }
 }
