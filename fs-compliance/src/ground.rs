@@ -3,7 +3,7 @@
 use crate::accounts;
 use crate::cli::Cli;
 use crate::command::{self, Done};
-use crate::mounts::{Mounted, demand_fuse, install_mount_program, memory, open};
+use crate::mounts::{Mounted, demand_device, demand_fuse, install_mount_program, memory, open};
 use crate::outcome::{At as _, Trouble};
 use std::cell::Cell;
 use std::fs;
@@ -215,6 +215,7 @@ impl Ground {
                 mounted: false,
             });
         };
+        demand_device()?;
         self.mounted.set(self.mounted.get() + 1);
         let point = self
             .work

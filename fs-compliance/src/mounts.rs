@@ -3,7 +3,7 @@
 use crate::outcome::{At as _, Trouble};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
-use std::fs::{self, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,15 @@ impl Drop for Mounted {
             let _ = unmount(&self.path, UnmountFlags::DETACH);
         }
     }
+}
+
+/// Says that nothing can be mounted, if FUSE is not for us.
+pub(crate) fn demand_device() -> Result<(), Trouble> {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    device.map(drop).map_err(|error| {
+        let way = "mounts need it, with mode 0666 for ordinary users";
+        Trouble::NotRun(format!("/dev/fuse: {error}; {way}"))
+    })
 }
 
 /// A mount that is said to be there and is not would let the file system below pass for it.

@@ -67,7 +67,8 @@ fn class() -> Result<Vec<String>, Trouble> {
 /// stress-ng(1), EXIT STATUS: 3 is "not enough resources", 4 "not implemented here"; a stressor
 /// that is skipped ends with 0 and says so.
 fn judge(name: &str, code: Option<i32>, output: &str, said: &str) -> Case {
-    let skips = |line: &&str| line.contains("skipping") || line.contains("skipped");
+    let marks = ["skipping", "skipped", "aborted early"];
+    let skips = |line: &&str| marks.iter().any(|mark| line.contains(mark));
     let skipped = output.lines().find(skips);
     let case = format!("stress-ng/{name}");
     match (code, skipped) {
