@@ -91,6 +91,9 @@ pub struct Cli {
     /// The work directory, for the program that runs in the namespaces
     #[arg(long, hide = true)]
     pub inside: Option<PathBuf>,
+    /// Where the state of mounts lies, likewise
+    #[arg(long, hide = true)]
+    pub state: Option<PathBuf>,
     /// The user and group number to be, when not root, for the program in the namespaces
     #[arg(long, hide = true)]
     pub ordinary: Option<String>,

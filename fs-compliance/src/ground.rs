@@ -11,7 +11,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use tempfile::TempDir;
 
 /// A mount that takes longer than this has failed.
 const MOUNT_LIMIT: Duration = Duration::from_secs(60);
@@ -47,7 +46,7 @@ pub struct Ground {
     pub work: PathBuf,
     /// Where the suites' output is kept.
     pub logs: PathBuf,
-    backing: TempDir,
+    backing: PathBuf,
     mounted: Cell<u32>,
 }
 
@@ -62,8 +61,7 @@ impl Ground {
         for folder in [&logs, &work.join("mnt"), &work.join("tmp")] {
             fs::create_dir_all(folder).at(folder.display())?;
         }
-        let place = cli.native.as_ref().or(cli.backing.as_ref());
-        let backing = backing(place.unwrap_or(&work))?;
+        let backing = cli.state.clone().unwrap_or_default();
         let ground = Self {
             identity: cli
                 .ordinary
@@ -89,8 +87,8 @@ impl Ground {
     fn open_to_all(&self) -> Result<(), Trouble> {
         open(&self.work, 0o755)?;
         open(&self.work.join("tmp"), 0o1777)?;
-        open(self.backing.path(), 0o755)?;
-        for path in [&*self.work, self.backing.path()] {
+        open(&self.backing, 0o755)?;
+        for path in [&self.work, &self.backing] {
             for above in path.ancestors().skip(1) {
                 if fs::metadata(above).at(above.display())?.mode() & 0o001 == 0 {
                     let shown = above.display();
@@ -145,7 +143,7 @@ impl Ground {
     /// Where state may be kept under a name, on the backing file system; nothing is there yet.
     #[must_use]
     pub fn state(&self, name: &str) -> PathBuf {
-        self.backing.path().join(name)
+        self.backing.join(name)
     }
 
     /// Mounts a file system with state of its own.
@@ -287,9 +285,7 @@ impl Ground {
     #[must_use]
     pub fn backing_type(&self) -> String {
         let mut command = Command::new("findmnt");
-        command
-            .args(["-no", "FSTYPE", "-T"])
-            .arg(self.backing.path());
+        command.args(["-no", "FSTYPE", "-T"]).arg(&self.backing);
         let said = command
             .output()
             .map(|output| output.stdout)
@@ -301,12 +297,4 @@ impl Ground {
             name
         }
     }
-}
-
-fn backing(folder: &Path) -> Result<TempDir, Trouble> {
-    let folder = folder.canonicalize().at(folder.display())?;
-    let made = tempfile::Builder::new()
-        .prefix("state-")
-        .tempdir_in(&folder);
-    made.at(folder.display())
 }

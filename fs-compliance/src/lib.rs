@@ -64,7 +64,8 @@ fn outside(cli: &Cli) -> Result<u8, Trouble> {
     }
     let wakebox = cli.wakebox_binary()?;
     tools::prepare(cli)?;
-    let work = work::Work::make(cli.work.as_deref(), cli.keep)?;
+    let backing = cli.native.as_deref().or(cli.backing.as_deref());
+    let work = work::Work::make(cli.work.as_deref(), backing, cli.keep)?;
     namespace::enter(&work, wakebox.as_deref())
 }
 

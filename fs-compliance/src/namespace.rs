@@ -3,9 +3,9 @@
 
 use crate::outcome::{At as _, Trouble};
 use crate::work::Work;
-use rustix::process::{getegid, geteuid};
+use rustix::process::{Pid, Signal, getegid, geteuid, kill_process};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// Starts this program again in mount and PID namespaces of its own, as an ordinary user in a user
 /// namespace as well, and gives its exit code.
@@ -21,6 +21,7 @@ pub fn enter(work: &Work, wakebox: Option<&Path>) -> Result<u8, Trouble> {
         .arg(std::env::current_exe().at("the place of this program")?);
     command.args(std::env::args_os().skip(1));
     command.arg("--inside").arg(work.path());
+    command.arg("--state").arg(work.state());
     if let Some(wakebox) = wakebox {
         command.arg("--wakebox").arg(wakebox);
     }
@@ -28,9 +29,21 @@ pub fn enter(work: &Work, wakebox: Option<&Path>) -> Result<u8, Trouble> {
         let ids = format!("{}:{}", geteuid().as_raw(), getegid().as_raw());
         command.args(["--ordinary", &ids]);
     }
-    let status = command.status().at("setpriv")?;
+    let status = to_its_end(command)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.ok_or_else(|| Trouble::Broken(format!("the run ended by {status}")))
+}
+
+/// An interrupt ends the namespaces, and so leaves it to us to remove the work directory.
+fn to_its_end(mut command: Command) -> Result<ExitStatus, Trouble> {
+    let mut child = command.spawn().at("setpriv")?;
+    let pid = Pid::from_child(&child);
+    let kill = move || {
+        // It may have ended just now.
+        let _ = kill_process(pid, Signal::KILL);
+    };
+    ctrlc::set_handler(kill).at("a signal handler")?;
+    child.wait().at("setpriv")
 }
 
 /// setpriv, so that unshare and with it the PID namespace go when we are killed.

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
 
 /// The file that says that a directory is ours to empty.
 const MARKER: &str = ".fs-compliance-made-this";
@@ -12,17 +14,18 @@ const MARKER: &str = ".fs-compliance-made-this";
 #[derive(Debug)]
 pub struct Work {
     path: PathBuf,
+    state: TempDir,
     fresh: bool,
     keep: bool,
 }
 
 impl Work {
     /// Makes the directory that was named, or takes it again if an earlier run made it, or makes a
-    /// fresh one.
+    /// fresh one; and one for the state of mounts, in `backing` if that is named.
     ///
     /// # Errors
     /// When the directory is neither absent, empty nor marked as ours, or something is mounted in it.
-    pub fn make(named: Option<&Path>, keep: bool) -> Result<Self, Trouble> {
+    pub fn make(named: Option<&Path>, backing: Option<&Path>, keep: bool) -> Result<Self, Trouble> {
         let path = match named {
             Some(path) => {
                 fs::create_dir_all(path).at(path.display())?;
@@ -41,13 +44,26 @@ impl Work {
             "fs-compliance made this directory and may empty it.\n",
         )?;
         let fresh = named.is_none();
-        Ok(Self { path, fresh, keep })
+        let mut state = state(backing.unwrap_or(&path))?;
+        state.disable_cleanup(keep);
+        Ok(Self {
+            path,
+            state,
+            fresh,
+            keep,
+        })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the state of mounts lies.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        self.state.path()
     }
 }
 
@@ -57,14 +73,27 @@ impl Drop for Work {
             eprintln!("left as it is: {}", self.path.display());
             return;
         }
-        let gone = match self.fresh {
+        let remove = || match self.fresh {
             true => fs::remove_dir_all(&self.path).at(self.path.display()),
             false => empty(&self.path),
         };
+        // After an interrupt the last processes of the namespace may still be ending.
+        let gone = remove().or_else(|_| {
+            std::thread::sleep(Duration::from_secs(1));
+            remove()
+        });
         if let Err(trouble) = gone {
             eprintln!("not removed: {trouble}");
         }
     }
+}
+
+fn state(folder: &Path) -> Result<TempDir, Trouble> {
+    let folder = folder.canonicalize().at(folder.display())?;
+    let made = tempfile::Builder::new()
+        .prefix("fs-compliance-state-")
+        .tempdir_in(&folder);
+    made.at(folder.display())
 }
 
 fn refuse_if_not_ours(path: &Path) -> Result<(), Trouble> {
@@ -130,7 +159,7 @@ mod tests {
     fn a_directory_of_others_is_refused_and_left_alone() {
         let other = tempfile::tempdir().expect("a folder");
         place(&other.path().join("theirs"), "x").expect("a file");
-        let refused = Work::make(Some(other.path()), false).expect_err("refused");
+        let refused = Work::make(Some(other.path()), None, false).expect_err("refused");
         assert!(refused.to_string().contains("did not make this directory"));
         assert!(other.path().join("theirs").exists());
     }
@@ -140,7 +169,7 @@ mod tests {
         let outer = tempfile::tempdir().expect("a folder");
         let named = outer.path().join("work");
         for _ in 0..2 {
-            let work = Work::make(Some(&named), false).expect("a work directory");
+            let work = Work::make(Some(&named), None, false).expect("a work directory");
             place(&work.path().join("left"), "x").expect("a file");
         }
         assert!(named.join(MARKER).exists() && !named.join("left").exists());

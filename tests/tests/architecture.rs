@@ -129,6 +129,12 @@ fn the_client_starts_the_daemon_in_one_place_and_knows_no_more_of_it() {
 }
 
 #[test]
+fn conformance_is_tested_through_the_program_only() {
+    let crates = ["cas::", "fuse_daemon", "client::"];
+    forbid("fs-compliance/src", &crates, &[]);
+}
+
+#[test]
 fn unsafe_code_lives_in_the_files_that_say_so() {
     let named = [
         "cas/src/staging.rs",
