@@ -41,8 +41,9 @@ fn add(users: &mut String, groups: &mut String, name: &str, home: &Path) {
     }
     if !users.lines().any(|line| line.starts_with(&start)) {
         let home = home.join(name);
+        // With an `x` PAM would look for it in the shadow file, find nothing and refuse su.
         users.push_str(&format!(
-            "{name}:x:{number}:{number}::{}:/bin/bash\n",
+            "{name}:*:{number}:{number}::{}:/bin/bash\n",
             home.display()
         ));
     }
@@ -87,9 +88,9 @@ mod tests {
         assert_eq!(
             added,
             [
-                "fsgqa:x:31417:31417::/h/fsgqa:/bin/bash",
-                "fsgqa2:x:50:50::/h/fsgqa2:/bin/bash",
-                "123456-fsgqa:x:31418:31418::/h/123456-fsgqa:/bin/bash",
+                "fsgqa:*:31417:31417::/h/fsgqa:/bin/bash",
+                "fsgqa2:*:50:50::/h/fsgqa2:/bin/bash",
+                "123456-fsgqa:*:31418:31418::/h/123456-fsgqa:/bin/bash",
             ]
         );
         assert_eq!(groups.lines().count(), 5);

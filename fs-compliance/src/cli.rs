@@ -6,6 +6,9 @@ use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The tests of xfstests that the expected results are for.
+const XFSTESTS: &str = "-g generic/quick";
+
 /// Runs file-system conformance suites on a mounted view of wakebox, in namespaces of its own, and
 /// compares with the list of expected results.
 ///
@@ -58,7 +61,7 @@ pub struct Cli {
     #[arg(
         long,
         value_name = "ARGUMENTS",
-        default_value = "-g generic/quick",
+        default_value = XFSTESTS,
         allow_hyphen_values = true
     )]
     pub xfstests: String,
@@ -114,6 +117,12 @@ impl Cli {
         let named = |suite: &&Suite| self.suites.iter().any(|name| name == suite.name);
         let all = self.suites.iter().any(|name| name == "all");
         suites::ALL.iter().filter(move |suite| all || named(suite))
+    }
+
+    /// Do the suites run as a whole, so that what they lack can be told?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.quick && self.xfstests == XFSTESTS
     }
 
     /// The wakebox program: the one that was named, or the one beside this one, which is built

@@ -92,7 +92,7 @@ impl Expectations {
             Subject::View(_) => On::View,
         };
         let by = if ground.is_root() { As::Root } else { As::User };
-        Self::of(LIST, on, by, !ground.cli.quick)
+        Self::of(LIST, on, by, ground.cli.is_full())
     }
 
     fn of(list: &str, on: On, by: As, full: bool) -> Result<Self, Trouble> {
