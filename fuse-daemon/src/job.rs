@@ -21,7 +21,6 @@ use rustix::fs::{OFlags, StatVfs, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use ends::preload;
-pub use files::read_at;
 use files::{Writing, open_staged};
 pub use saved::Standing;
 
@@ -376,6 +375,11 @@ impl Job {
     pub fn file_system(&self) -> Result<StatVfs> {
         self.free_removed();
         Ok(rustix::fs::fstatvfs(&*self.staging)?)
+    }
+
+    /// What file system the job's files lie on, by its number in linux/magic.h.
+    pub fn file_system_type(&self) -> std::io::Result<i64> {
+        Ok(rustix::fs::fstatfs(&*self.staging)?.f_type)
     }
 
     /// The name of the job's directory in the staging area.

@@ -50,9 +50,13 @@ const WANTED: u64 = init::ASYNC_READ
 /// counts, or the default list of a directory in its place.
 const WANTED_EXTENDED: u64 = init::POSIX_ACL | init::DONT_MASK | init::SETXATTR_EXT;
 
-/// How deep the kernel may stack file systems: 2 admits a store on overlayfs or in another
-/// wakebox, at the price that nothing can be stacked on a job's view in turn.
+/// How deep the kernel may stack file systems, files that pass through included
+/// (`FILESYSTEM_MAX_STACK_DEPTH`). A view may be this high or lower than what lies below it.
 const STACK_DEPTH: u32 = 2;
+
+/// File systems that lie on others themselves, by their numbers in `statfs` (linux/magic.h):
+/// overlayfs, FUSE, eCryptfs. On what lies on none, a view may carry another one.
+const STACKED: [i64; 3] = [0x794c_7630, 0x6573_5546, 0xf15f];
 
 /// How many requests that nobody waits for the kernel may have under way (read-ahead, releases).
 const BACKGROUND: u16 = 16;
@@ -181,7 +185,13 @@ pub fn serve(job: Arc<Job>, device: OwnedFd, passthrough: bool) -> io::Result<Se
         true => WANTED | WANTED_EXTENDED,
         false => WANTED,
     };
-    if !greet(&device, wanted)? || !passthrough {
+    let stacked = STACKED.contains(&job.file_system_type()?);
+    let depth = if stacked {
+        STACK_DEPTH
+    } else {
+        STACK_DEPTH - 1
+    };
+    if !greet(&device, wanted, depth)? || !passthrough {
         backings.without_passthrough();
     }
     let readers = std::thread::available_parallelism()
@@ -203,7 +213,7 @@ pub fn serve(job: Arc<Job>, device: OwnedFd, passthrough: bool) -> io::Result<Se
 }
 
 /// Answers the kernel's first request. Tells whether files may be passed through.
-fn greet(device: &Device, wanted: u64) -> io::Result<bool> {
+fn greet(device: &Device, wanted: u64, depth: u32) -> io::Result<bool> {
     let mut buffer = vec![0; BUFFER];
     let length = device.read(&mut buffer)?;
     let request = Request::decode(&buffer[..length]).map_err(io::Error::other)?;
@@ -213,7 +223,8 @@ fn greet(device: &Device, wanted: u64) -> io::Result<bool> {
     let mut reply = Reply::new();
     let unique = request.header.unique;
     match negotiate(&offer, flags, wanted) {
-        Some((agreed, passthrough)) => {
+        Some((mut agreed, passthrough)) => {
+            agreed.max_stack_depth = depth;
             reply.push_bytes(agreed.as_bytes());
             device.write(reply.finish(unique))?;
             Ok(passthrough)
@@ -251,7 +262,6 @@ fn negotiate(offer: &abi::InitIn, offered: u64, wanted: u64) -> Option<(abi::Ini
         time_gran: 1,
         max_pages: (MAX_IO / 4096) as u16,
         flags2: (flags >> 32) as u32,
-        max_stack_depth: STACK_DEPTH,
         ..Default::default()
     };
     Some((agreed, flags & init::PASSTHROUGH != 0))

@@ -1,7 +1,6 @@
 //! Files of a job that are open, and what backs them.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use cas::RelPath;
@@ -294,27 +293,4 @@ enum Keep {
     Content,
     /// Nothing: it is truncated.
     Nothing,
-}
-
-/// Reads from a file at an offset until the buffer is full or the file ends.
-pub fn read_at(file: &File, mut offset: u64, size: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; size];
-    let mut filled = 0;
-    while filled < size {
-        match file.read_at(&mut bytes[filled..], offset) {
-            Ok(0) => break,
-            Ok(count) => {
-                filled += count;
-                offset += count as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(Refusal::Os(
-                    Errno::from_io_error(&error).unwrap_or(Errno::IO),
-                ));
-            }
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }
