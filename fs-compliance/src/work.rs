@@ -91,7 +91,7 @@ impl Drop for Work {
 fn state(folder: &Path) -> Result<TempDir, Trouble> {
     let folder = folder.canonicalize().at(folder.display())?;
     let made = tempfile::Builder::new()
-        .prefix("fs-compliance-state-")
+        .prefix("fsc-state-")
         .tempdir_in(&folder);
     made.at(folder.display())
 }

@@ -243,6 +243,8 @@ fn judge(name: &str, code: Option<i32>, output: &str, said: &str) -> Case {
     };
     match code {
         Some(0) => Case::pass(name),
+        // What the shell says of a program that this installation lacks.
+        Some(127) => Case::not_run(name, said),
         Some(TCONF) => Case::not_run(name, first(&["TCONF"])),
         _ => Case::fail(name, first(&["TFAIL", "TBROK", "TWARN"])),
     }
