@@ -128,10 +128,7 @@ pub fn settle(store: BorrowedFd<'_>, directory: OwnedFd) -> cas::Result<(Store, 
     let clones = || -> io::Result<_> {
         let blobs = read_only_clone(store)?;
         let staging = detached_clone(store)?;
-        let clone = detached_clone(directory.as_fd())?;
-        // Opened anew: the descriptor of a clone is a mere place (O_PATH).
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(clone, c".", flags, Mode::empty())?;
+        let directory = detached_clone(directory.as_fd())?;
         Ok((blobs, staging, directory))
     };
     match clones() {

@@ -100,7 +100,12 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
 }
 
 /// Opens what was saved, or begins anew.
-fn open(store: Store, state: OwnedFd, owner: (u32, u32)) -> cas::Result<Job> {
+fn open(store: Store, mount: OwnedFd, owner: (u32, u32)) -> cas::Result<Job> {
+    // Opened anew: the descriptor of a detached mount is a mere place (O_PATH), and the mount's
+    // attributes can be changed only as long as it is kept.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let state = rustix::fs::openat(&mount, c".", flags, Mode::empty());
+    let state = state.context("open", "the state")?;
     let manifest = read(state.as_fd(), MANIFEST)?;
     let inputs = Manifest::decode(&manifest).and_then(|manifest| manifest.resolve(&store));
     let inputs = inputs.map_err(std::io::Error::other);
@@ -118,7 +123,7 @@ fn open(store: Store, state: OwnedFd, owner: (u32, u32)) -> cas::Result<Job> {
     let owners = is_new.then(|| read(state.as_fd(), OWNERS)).transpose()?;
     let standing = Standing {
         log: Arc::new(log),
-        mount: state,
+        mount,
     };
     let (store, staging, tree) = (Arc::new(store), Arc::new(staging), inputs.tree.clone());
     let job = Job::restored(store, staging, tree, policy(), standing, saved)?;

@@ -100,7 +100,8 @@ impl Job {
         if self.view()?.is_read_only(id) {
             return Err(Fault::ReadOnlyInput.into());
         }
-        let (attributes, opened) = (self.view()?.attributes(id)?.0, self.current(id)?);
+        let (attributes, _) = self.view()?.attributes(id)?;
+        let opened = self.current(id)?;
         let (staged, copy) = self.create_staging_file(OFlags::RDWR)?;
         let mine = staged.clone();
         let filled = match keep {
