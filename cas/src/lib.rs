@@ -24,7 +24,8 @@
 //!
 //! [`store`] finds and inserts [`blob`]s, by way of [`staging`] files and [`copy`]. [`digest`] and
 //! [`name`] are the two values that everything else is made of. A [`manifest`] is what a job
-//! declares; with the sizes of its blobs it becomes a [`tree`]. A [`report`] is what the job did.
+//! declares; with the sizes of its blobs it becomes a [`tree`], which the store can hold, too, as
+//! objects of its [`directory`]s. A [`report`] is what the job did.
 //! [`owners`] is what a mount that lasts is told besides.
 //! [`recovery`] is the report left in the staging directory for when nobody is left to read it.
 //! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
@@ -37,6 +38,7 @@
 pub mod blob;
 pub mod copy;
 pub mod digest;
+pub mod directory;
 pub mod error;
 pub mod manifest;
 pub mod name;

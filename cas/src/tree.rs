@@ -6,11 +6,16 @@
 //! take three times that. A row's number is known without touching the row, which is what lets a
 //! view give inode numbers to inputs that nobody has looked up yet.
 
+mod layout;
+mod under;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::name::{Name, RelPath};
+
+pub(crate) use layout::Layout;
 
 /// Permission bits of a directory that exists only because something below it is declared.
 pub const IMPLICIT_DIRECTORY_MODE: u16 = 0o755;
@@ -79,7 +84,7 @@ impl NodeIndex {
 #[derive(Clone, Debug)]
 pub struct Tree(Arc<Table>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Table {
     /// Names of nodes and targets of links, end to end.
     arena: Vec<u8>,
@@ -162,12 +167,21 @@ impl Tree {
                 .cmp(&entries[b as usize].path)
                 .then(a.cmp(&b))
         });
+        let mtime = entries.first().map_or(0, |entry| entry.mtime);
         Builder {
             entries: &entries,
-            rows: Vec::with_capacity(entries.len() + 1),
-            arena: Vec::new(),
+            layout: Layout::new(IMPLICIT_DIRECTORY_MODE, mtime, entries.len()),
         }
         .build(&order)
+    }
+
+    /// The same tree with other attributes of its root: permission bits, and the modification time
+    /// in nanoseconds since the epoch.
+    #[must_use]
+    pub fn with_root(self, mode: u16, mtime: i64) -> Self {
+        let mut layout = Layout::from(self);
+        layout.set_attributes(NodeIndex::ROOT, mode, mtime);
+        layout.finish()
     }
 
     /// The number of nodes, the root included.
@@ -215,6 +229,18 @@ impl Tree {
         found.ok().map(|at| NodeIndex(range.start + at as u32))
     }
 
+    /// Finds a path.
+    pub fn find(&self, path: &RelPath) -> Option<NodeIndex> {
+        let mut names = path.names();
+        names.try_fold(NodeIndex::ROOT, |at, name| self.child(at, name))
+    }
+
+    /// Whether there is a directory of this path.
+    pub fn has_directory(&self, path: &RelPath) -> bool {
+        let node = self.find(path).and_then(|index| self.get(index));
+        node.is_some_and(|node| matches!(node.kind, NodeKind::Directory { .. }))
+    }
+
     /// The path of a node; `None` for the root, which has none.
     pub fn path(&self, mut index: NodeIndex) -> Option<RelPath> {
         let mut names = Vec::new();
@@ -237,47 +263,29 @@ fn index(value: usize) -> Result<u32, TreeError> {
 
 struct Builder<'e> {
     entries: &'e [Entry],
-    rows: Vec<Row>,
-    arena: Vec<u8>,
+    layout: Layout,
 }
 
 /// A directory whose children are still to be laid out: its row, the sorted entries below it,
 /// and how many bytes of their paths lead to it.
 struct Pending<'o> {
-    row: usize,
+    row: NodeIndex,
     below: &'o [u32],
     prefix: usize,
 }
 
 impl Builder<'_> {
     fn build(mut self, order: &[u32]) -> Result<Tree, TreeError> {
-        self.rows.push(Row {
-            payload: Payload::Directory {
-                first: 0,
-                count: 0,
-                subdirectories: 0,
-            },
-            mtime: self.entries.first().map_or(0, |entry| entry.mtime),
-            parent: 0,
-            name: 0,
-            name_len: 0,
-            mode: IMPLICIT_DIRECTORY_MODE,
-        });
         let mut queue = std::collections::VecDeque::new();
         queue.push_back(Pending {
-            row: 0,
+            row: NodeIndex::ROOT,
             below: order,
             prefix: 0,
         });
         while let Some(directory) = queue.pop_front() {
             self.lay_out(&directory, &mut queue)?;
         }
-        index(self.rows.len())?;
-        index(self.arena.len())?;
-        Ok(Tree(Arc::new(Table {
-            arena: self.arena,
-            rows: self.rows,
-        })))
+        Ok(self.layout.finish())
     }
 
     /// Adds the rows of one directory's children and queues those that are directories.
@@ -286,17 +294,15 @@ impl Builder<'_> {
         directory: &Pending<'o>,
         queue: &mut std::collections::VecDeque<Pending<'o>>,
     ) -> Result<(), TreeError> {
-        let first = self.rows.len();
-        let mut subdirectories = 0;
+        let first = self.layout.len();
         let mut rest = directory.below;
         while let Some(&start) = rest.first() {
             let name = self.component(start, directory.prefix);
             let end = name.end;
             let (group, after) = self.split_group(rest, directory.prefix, name.len());
             let (own, below) = self.split_own(group, end)?;
-            let row = self.add_row(directory.row, name, own, below)?;
-            if let Payload::Directory { .. } = self.rows[row].payload {
-                subdirectories += 1;
+            let (row, is_directory) = self.add_row(directory.row, name, own, below)?;
+            if is_directory {
                 queue.push_back(Pending {
                     row,
                     below,
@@ -305,13 +311,7 @@ impl Builder<'_> {
             }
             rest = after;
         }
-        let (first, count) = (index(first)?, index(self.rows.len() - first)?);
-        self.rows[directory.row].payload = Payload::Directory {
-            first,
-            count,
-            subdirectories,
-        };
-        Ok(())
+        self.layout.close(directory.row, first)
     }
 
     /// The name that an entry's path has at byte `prefix`.
@@ -370,53 +370,59 @@ impl Builder<'_> {
         }
     }
 
-    /// Adds a row for a declared entry, or for a directory that is only implied by those below.
+    /// Adds a row for a declared entry, or for a directory that is only implied by those below, and
+    /// says whether it is a directory.
     fn add_row(
         &mut self,
-        parent: usize,
+        parent: NodeIndex,
         name: Range<usize>,
         own: Option<u32>,
         below: &[u32],
-    ) -> Result<usize, TreeError> {
+    ) -> Result<(NodeIndex, bool), TreeError> {
         // The first entry, in the order of declaration, that needs an undeclared directory.
         let source = own
             .or_else(|| below.iter().copied().min())
             .unwrap_or_default();
         let entry = &self.entries[source as usize];
-        let row = Row {
-            payload: Payload::Directory {
-                first: 0,
-                count: 0,
-                subdirectories: 0,
-            },
-            mtime: entry.mtime,
-            parent: index(parent)?,
-            name: self.arena.len() as u32,
-            name_len: name.len() as u8,
-            mode: if own.is_some() {
-                entry.mode
-            } else {
-                IMPLICIT_DIRECTORY_MODE
-            },
+        let directory = NodeKind::Directory { subdirectories: 0 };
+        let (mode, kind) = match own {
+            None => (IMPLICIT_DIRECTORY_MODE, directory),
+            Some(_) => (entry.mode, entry.kind.as_node()),
         };
-        self.arena.extend_from_slice(&entry.path.as_bytes()[name]);
-        let payload = match (&entry.kind, own) {
-            (EntryKind::File { digest, size }, Some(_)) => Payload::File {
+        let is_directory = matches!(kind, NodeKind::Directory { .. });
+        let row = self.layout.add(&Node {
+            name: &entry.path.as_bytes()[name],
+            parent,
+            mode,
+            mtime: entry.mtime,
+            kind,
+        })?;
+        Ok((row, is_directory))
+    }
+}
+
+impl EntryKind {
+    fn as_node(&self) -> NodeKind<'_> {
+        match self {
+            Self::File { digest, size } => NodeKind::File {
                 digest: *digest,
                 size: *size,
             },
-            (EntryKind::Symlink { target }, Some(_)) => {
-                let start = index(self.arena.len())?;
-                self.arena.extend_from_slice(target);
-                Payload::Symlink {
-                    target: start,
-                    len: index(target.len())?,
-                }
-            }
-            _ => row.payload,
-        };
-        self.rows.push(Row { payload, ..row });
-        Ok(self.rows.len() - 1)
+            Self::Symlink { target } => NodeKind::Symlink { target },
+            Self::Directory => NodeKind::Directory { subdirectories: 0 },
+        }
+    }
+}
+
+impl NodeKind<'_> {
+    fn to_entry(&self) -> EntryKind {
+        match *self {
+            Self::File { digest, size } => EntryKind::File { digest, size },
+            Self::Symlink { target } => EntryKind::Symlink {
+                target: target.into(),
+            },
+            Self::Directory { .. } => EntryKind::Directory,
+        }
     }
 }
 
@@ -447,9 +453,7 @@ mod tests {
     }
 
     fn find(tree: &Tree, path: &str) -> Option<NodeIndex> {
-        path.split('/').try_fold(NodeIndex::ROOT, |at, name| {
-            tree.child(at, Name::new(name.as_bytes()).unwrap())
-        })
+        tree.find(&RelPath::parse(path.as_bytes()).unwrap())
     }
 
     #[test]
