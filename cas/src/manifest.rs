@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! "wakebox manifest 1\n"
+//! with an input root: 'r' · 32 bytes of digest · 'n', or 's' and its size u64
 //! per entry: kind u8 · mode u16 · mtime i64 · path length u32 · path · 32 bytes of digest, not for 'd'
 //! kind: 'f' file, 'F' file that the job may rewrite, 'l' symbolic link, 'd' directory
 //! ```
@@ -15,6 +16,7 @@
 use std::collections::HashSet;
 
 use crate::digest::Digest;
+use crate::directory::{self, LoadError, Root};
 use crate::error::Error;
 use crate::name::{InvalidPath, RelPath};
 use crate::store::Store;
@@ -28,6 +30,8 @@ const TARGET_MAX: u64 = 4095;
 /// Everything a job declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
+    /// A stored tree that the job sees under the declared paths.
+    pub input_root: Option<Root>,
     /// The declared paths, in the order of declaration.
     pub entries: Vec<Declared>,
 }
@@ -75,6 +79,9 @@ pub enum ManifestError {
     /// The paths do not form a tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// The stored tree cannot be had.
+    #[error(transparent)]
+    Stored(#[from] LoadError),
     /// A blob is missing or cannot be read.
     #[error("input '{path}': {source}{}", and_more(*more))]
     Blob {
@@ -117,6 +124,17 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(MAGIC.len() + self.entries.len() * 96);
         bytes.extend_from_slice(MAGIC);
+        if let Some(root) = &self.input_root {
+            bytes.push(b'r');
+            bytes.extend_from_slice(root.digest.as_bytes());
+            match root.size {
+                None => bytes.push(b'n'),
+                Some(size) => {
+                    bytes.push(b's');
+                    bytes.extend_from_slice(&size.to_le_bytes());
+                }
+            }
+        }
         for entry in &self.entries {
             let (kind, digest) = match &entry.kind {
                 DeclaredKind::File(digest) => (b'f', Some(digest)),
@@ -140,16 +158,49 @@ impl Manifest {
         if reader.take(MAGIC.len())? != MAGIC {
             return Err(ManifestError::Damaged(0));
         }
+        let input_root = reader.root()?;
         let mut entries = Vec::new();
         while reader.at < bytes.len() {
             entries.push(reader.entry()?);
         }
-        Ok(Self { entries })
+        Ok(Self {
+            input_root,
+            entries,
+        })
     }
 
     /// Finds every blob and builds the tree. Blobs that are missing or unreadable are refused
     /// here, before anything runs.
     pub fn resolve(&self, store: &Store) -> Result<Resolved, ManifestError> {
+        self.resolve_with(store, |root| {
+            let tree = directory::load(root, store)?;
+            directory::check(&tree, store)?;
+            Ok(tree)
+        })
+    }
+
+    /// As [`Manifest::resolve`], with the tree of the input root from somebody who may have it
+    /// already. A manifest that declares nothing else shares that tree.
+    pub fn resolve_with(
+        &self,
+        store: &Store,
+        load: impl FnOnce(&Root) -> Result<Tree, LoadError>,
+    ) -> Result<Resolved, ManifestError> {
+        let base = self.input_root.as_ref().map(load).transpose()?;
+        match base {
+            Some(tree) if self.entries.is_empty() => Ok(Resolved {
+                tree,
+                writable: Vec::new(),
+            }),
+            base => self.resolve_entries(store, base),
+        }
+    }
+
+    fn resolve_entries(
+        &self,
+        store: &Store,
+        base: Option<Tree>,
+    ) -> Result<Resolved, ManifestError> {
         let found = crate::parallel::map(&self.entries, |entry| entry.resolve(store));
         let failures = found.iter().filter(|result| result.is_err()).count();
         let mut tree = Vec::with_capacity(found.len());
@@ -163,18 +214,23 @@ impl Manifest {
                 (entry, _) => tree.push(entry),
             }
         }
-        let parents = parents_of(&writable, &tree);
+        let parents = parents_of(&writable, &tree, base.as_ref());
         tree.extend(parents);
-        Ok(Resolved {
-            tree: Tree::build(tree)?,
-            writable,
-        })
+        let tree = match base {
+            Some(base) => base.under(tree, &writable)?,
+            None => Tree::build(tree)?,
+        };
+        Ok(Resolved { tree, writable })
     }
 }
 
 /// Writable files are no part of the tree, but the directories that they lie in are. One that is not
 /// declared takes the time of the first file that needs it, as all implied directories do.
-fn parents_of(writable: &[tree::Entry], tree: &[tree::Entry]) -> Vec<tree::Entry> {
+fn parents_of(
+    writable: &[tree::Entry],
+    tree: &[tree::Entry],
+    base: Option<&Tree>,
+) -> Vec<tree::Entry> {
     let declared = tree.iter().filter(|_| !writable.is_empty());
     let mut known: HashSet<_> = declared.map(|entry| entry.path.clone()).collect();
     let mut parents = Vec::new();
@@ -183,7 +239,8 @@ fn parents_of(writable: &[tree::Entry], tree: &[tree::Entry]) -> Vec<tree::Entry
         let Some(path) = RelPath::from_names(names[..names.len() - 1].iter().copied()) else {
             continue; // the root, which every tree has
         };
-        if known.insert(path.clone()) {
+        let is_below = base.is_some_and(|base| base.has_directory(&path));
+        if !is_below && known.insert(path.clone()) {
             parents.push(tree::Entry {
                 path,
                 mode: tree::IMPLICIT_DIRECTORY_MODE,
@@ -281,6 +338,21 @@ impl<'a> Reader<'a> {
             .map_err(|_| ManifestError::Damaged(at))
     }
 
+    fn root(&mut self) -> Result<Option<Root>, ManifestError> {
+        if self.bytes.get(self.at) != Some(&b'r') {
+            return Ok(None);
+        }
+        let [_] = self.array()?;
+        let digest = Digest::from_bytes(self.array()?);
+        let at = self.at;
+        let size = match self.array()? {
+            [b'n'] => None,
+            [b's'] => Some(u64::from_le_bytes(self.array()?)),
+            _ => return Err(ManifestError::Damaged(at)),
+        };
+        Ok(Some(Root { digest, size }))
+    }
+
     fn entry(&mut self) -> Result<Declared, ManifestError> {
         let start = self.at;
         let [kind] = self.array()?;
@@ -313,6 +385,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn of(entries: Vec<Declared>) -> Manifest {
+        let input_root = None;
+        Manifest {
+            input_root,
+            entries,
+        }
+    }
+
     fn declared(path: &str, kind: DeclaredKind) -> Declared {
         Declared {
             path: RelPath::parse(path.as_bytes()).unwrap(),
@@ -335,6 +415,7 @@ mod tests {
         let entries = ["a", "b", "c"].map(|path| declared(path, DeclaredKind::File(digest)));
         let error = Manifest {
             entries: entries.into(),
+            ..Manifest::default()
         }
         .resolve(&store)
         .unwrap_err()
@@ -351,6 +432,7 @@ mod tests {
             let digest = store.put_bytes(target, &staging).unwrap();
             Manifest {
                 entries: vec![declared("l", DeclaredKind::Symlink(digest))],
+                ..Manifest::default()
             }
             .resolve(&store)
         };
@@ -369,7 +451,7 @@ mod tests {
             .put_bytes(b"x", &store.new_staging("test").unwrap())
             .unwrap();
         let entries = vec![declared("d/w", DeclaredKind::WritableFile(digest))];
-        let resolved = Manifest { entries }.resolve(&store).unwrap();
+        let resolved = of(entries).resolve(&store).unwrap();
         assert_eq!(resolved.tree.len(), 2);
         assert_eq!(resolved.writable.len(), 1);
     }
@@ -387,17 +469,52 @@ mod tests {
             ..declared(path, DeclaredKind::WritableFile(digest))
         };
         let entries = vec![file("d/a", 7), file("d/b", 8), file("d/e/c", 9)];
-        let resolved = Manifest { entries }.resolve(&store).unwrap();
+        let resolved = of(entries).resolve(&store).unwrap();
         let directory = resolved.tree.get(tree::NodeIndex(1)).unwrap();
         assert_eq!((directory.name, directory.mtime), (&b"d"[..], 7));
         assert_eq!(resolved.tree.len(), 3);
         assert_eq!(resolved.writable.len(), 3);
     }
 
+    #[test]
+    fn an_input_root_lies_under_what_is_declared() {
+        let (_root, store) = store();
+        let staging = store.new_staging("test").unwrap();
+        let digest = store.put_bytes(b"x", &staging).unwrap();
+        let file = |path| declared(path, DeclaredKind::File(digest));
+        let base = of(vec![file("d/a"), file("d/b"), file("w/x")])
+            .resolve(&store)
+            .unwrap();
+        let root = directory::store(&base.tree.with_root(0o711, 3), &store).unwrap();
+        let writable = |path| declared(path, DeclaredKind::WritableFile(digest));
+        let manifest = |entries| Manifest {
+            input_root: Some(root),
+            entries,
+        };
+        let resolved = manifest(vec![]).resolve(&store).unwrap();
+        assert_eq!(
+            resolved.tree.get(tree::NodeIndex::ROOT).unwrap().mode,
+            0o711
+        );
+        let entries = vec![writable("d/a"), writable("w/y"), file("d/c")];
+        let resolved = manifest(entries).resolve(&store).unwrap();
+        let path = |index| {
+            resolved
+                .tree
+                .path(tree::NodeIndex(index))
+                .unwrap()
+                .to_string()
+        };
+        let paths: Vec<_> = (1..resolved.tree.len() as u32).map(path).collect();
+        assert_eq!(paths, ["d", "w", "d/b", "d/c", "w/x"]);
+        assert_eq!(resolved.writable.len(), 2);
+    }
+
     proptest! {
         #[test]
         fn documents_survive_the_round_trip(
-            rows in prop::collection::vec(("[a-z/]{1,8}", any::<u16>(), any::<i64>(), 0..4u8), 0..20)
+            rows in prop::collection::vec(("[a-z/]{1,8}", any::<u16>(), any::<i64>(), 0..4u8), 0..20),
+            root: Option<(u8, Option<u64>)>,
         ) {
             let entries: Vec<_> = rows.into_iter().filter_map(|(path, mode, mtime, kind)| {
                 let digest = Digest::of(path.as_bytes());
@@ -410,14 +527,15 @@ mod tests {
                 let path = RelPath::parse(path.as_bytes()).ok()?;
                 Some(Declared { path, mode: mode & 0o7777, mtime, kind })
             }).collect();
-            let manifest = Manifest { entries };
+            let input_root = root.map(|(byte, size)| Root { digest: Digest::of(&[byte]), size });
+            let manifest = Manifest { input_root, entries };
             prop_assert_eq!(Manifest::decode(&manifest.encode()).unwrap(), manifest);
         }
 
         #[test]
         fn damaged_documents_are_refused_without_panic(mut bytes: Vec<u8>, cut in 0..60usize) {
             let entries = vec![declared("a/b", DeclaredKind::File(Digest::of(b"")))];
-            let good = Manifest { entries }.encode();
+            let good = of(entries).encode();
             prop_assert!(Manifest::decode(&good[..cut.min(good.len() - 1)]).is_err() || cut == MAGIC.len());
             bytes.splice(0..0, MAGIC.iter().copied());
             let _ = Manifest::decode(&bytes);

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cas::Store;
-use cas::manifest::Manifest;
+use cas::manifest::{Declared, Manifest};
 
 use crate::cli::Environment;
 use crate::daemon::Daemons;
@@ -135,7 +135,10 @@ fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
     );
     Ok(Job {
         directory: mounts.run_directory.join(&spec.directory),
-        manifest: manifest(spec.visible, &here, store)?,
+        manifest: Manifest {
+            input_root: spec.input_root,
+            entries: declared(spec.visible, &here, store)?,
+        },
         mounts,
         stdin: Stdin::Open(spec.stdin.unwrap_or_else(|| "/dev/null".into())),
         command: expanded.command(spec.command),
@@ -151,7 +154,7 @@ fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
 
 /// Everything that is declared, with named files put into the store first. The order of the spec
 /// is kept: it decides the times of directories that are only implied.
-fn manifest(visible: Vec<Input>, here: &Path, store: &Store) -> Result<Manifest> {
+fn declared(visible: Vec<Input>, here: &Path, store: &Store) -> Result<Vec<Declared>> {
     let named = visible.iter().filter_map(|input| match input {
         Input::Named(path) => Some(path.clone()),
         Input::Declared(_) => None,
@@ -184,9 +187,7 @@ fn manifest(visible: Vec<Input>, here: &Path, store: &Store) -> Result<Manifest>
         Input::Declared(declared) => Some(declared),
         Input::Named(path) => hashed.get(&path).cloned(),
     });
-    Ok(Manifest {
-        entries: entries.collect(),
-    })
+    Ok(entries.collect())
 }
 
 /// Where a report goes.

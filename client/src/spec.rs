@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cas::directory::Root;
 use cas::manifest::{Declared, DeclaredKind};
 use cas::{Digest, RelPath, text};
 use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
@@ -29,6 +30,8 @@ pub struct Spec {
     pub command: Vec<OsString>,
     /// The whole environment.
     pub environment: Vec<OsString>,
+    /// A stored tree that lies under the declared inputs.
+    pub input_root: Option<Root>,
     /// Declared inputs, by content or by name, in the order of the spec.
     pub visible: Vec<Input>,
     /// The store, relative to where the client was started, or absolute.
@@ -70,6 +73,7 @@ pub enum Input {
 struct Document {
     command: Vec<String>,
     environment: Vec<String>,
+    input_root: Option<String>,
     visible: Vec<Visible>,
     cas_dir: String,
     directory: String,
@@ -92,6 +96,7 @@ impl Default for Document {
         Self {
             command: Vec::new(),
             environment: Vec::new(),
+            input_root: None,
             visible: Vec::new(),
             cas_dir: DEFAULT_STORE.into(),
             directory: String::new(),
@@ -242,6 +247,7 @@ impl Document {
                 .iter()
                 .map(|text| os_string(text))
                 .collect(),
+            input_root: input_root(self.input_root.as_deref())?,
             visible: visible.map(meant).collect::<Result<_, String>>()?,
             store: os_string(&self.cas_dir).into(),
             directory: os_string(&self.directory).into(),
@@ -263,6 +269,11 @@ impl Document {
             adopt: self.adopt,
         })
     }
+}
+
+fn input_root(text: Option<&str>) -> Result<Option<Root>, String> {
+    let root = text.map(str::parse).transpose();
+    root.map_err(|error| format!("input-root: {error}"))
 }
 
 fn timeout(value: Option<&serde_json::Value>) -> Result<Option<Duration>, String> {

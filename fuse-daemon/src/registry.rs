@@ -1,10 +1,10 @@
-//! Which jobs there are, and which manifests are known.
+//! Which jobs there are, and what is known of their inputs.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use cas::directory::{self, LoadError, Root};
 use cas::manifest::{Manifest, ManifestError, Resolved};
 use cas::protocol::Registration;
 use cas::recovery::{JobState, Recovery};
@@ -13,9 +13,10 @@ use cas::{Digest, Store};
 use dashmap::DashMap;
 
 use crate::job::Job;
+use crate::known::Known;
 use crate::view::{Caller, Time};
 
-/// Trees of manifests that were seen lately are kept, up to this many nodes in all: about 100
+/// Trees that were used lately are kept, up to this many nodes in all: about 100
 /// bytes each.
 const NODES_MAX: usize = 1_000_000;
 
@@ -43,9 +44,9 @@ pub struct Registry {
     store: Arc<Store>,
     jobs: DashMap<JobId, Arc<Job>>,
     served: AtomicU64,
-    known: DashMap<Digest, Arc<Resolved>>,
-    /// Known manifests, oldest first.
-    order: Mutex<VecDeque<(Digest, usize)>>,
+    known: Known,
+    /// Stored trees that are being loaded: who wants one of them waits for the first who did.
+    loading: DashMap<Digest, Arc<Mutex<()>>>,
 }
 
 impl Registry {
@@ -57,43 +58,54 @@ impl Registry {
             store: Arc::new(store),
             jobs: DashMap::new(),
             served: AtomicU64::new(0),
-            known: DashMap::new(),
-            order: Mutex::new(VecDeque::new()),
+            known: Known::new(NODES_MAX),
+            loading: DashMap::new(),
         }
     }
 
     /// The inputs of a manifest that was seen before.
     pub fn known(&self, manifest: Digest) -> Option<Arc<Resolved>> {
-        self.known.get(&manifest).map(|resolved| resolved.clone())
+        self.known.get(manifest)
     }
 
     /// Reads a manifest, finds its blobs, and remembers the outcome.
     pub fn learn(&self, bytes: &[u8]) -> Result<Arc<Resolved>, ManifestError> {
-        let resolved = Arc::new(Manifest::decode(bytes)?.resolve(&self.store)?);
-        let digest = Digest::of(bytes);
-        self.known.insert(digest, resolved.clone());
-        for old in self.remember(digest, resolved.tree.len()) {
-            self.known.remove(&old);
+        let (digest, manifest) = (Digest::of(bytes), Manifest::decode(bytes)?);
+        if let (Some(root), true) = (manifest.input_root, manifest.entries.is_empty()) {
+            let inputs = self.stored(&root)?;
+            self.known.insert_same_as(digest, root.digest);
+            return Ok(inputs);
         }
+        let load = |root: &Root| Ok(self.stored(root)?.tree.clone());
+        let resolved = Arc::new(manifest.resolve_with(&self.store, load)?);
+        self.known.insert(digest, resolved.clone());
         Ok(resolved)
     }
 
-    fn remember(&self, digest: Digest, nodes: usize) -> Vec<Digest> {
-        let Ok(mut order) = self.order.lock() else {
-            return Vec::new();
-        };
-        order.retain(|(known, _)| *known != digest);
-        order.push_back((digest, nodes));
-        let mut total: usize = order.iter().map(|(_, nodes)| nodes).sum();
-        let mut old = Vec::new();
-        while total > NODES_MAX && order.len() > 1 {
-            let Some((digest, nodes)) = order.pop_front() else {
-                break;
-            };
-            total -= nodes;
-            old.push(digest);
+    /// A stored tree, of which every blob has been found once.
+    fn stored(&self, root: &Root) -> Result<Arc<Resolved>, LoadError> {
+        directory::find_root(root, &self.store)?;
+        if let Some(known) = self.known.get(root.digest) {
+            return Ok(known);
         }
-        old
+        let turn = self.loading.entry(root.digest).or_default().clone();
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = self.known.get(root.digest) {
+            return Ok(known);
+        }
+        let loaded = self.load(root);
+        // Whoever comes from now on finds the tree known, or tries again.
+        self.loading.remove(&root.digest);
+        loaded
+    }
+
+    fn load(&self, root: &Root) -> Result<Arc<Resolved>, LoadError> {
+        let tree = directory::load(root, &self.store)?;
+        directory::check(&tree, &self.store)?;
+        let writable = Vec::new();
+        let inputs = Arc::new(Resolved { tree, writable });
+        self.known.insert(root.digest, inputs.clone());
+        Ok(inputs)
     }
 
     /// Starts a job.

@@ -99,7 +99,11 @@ fn every_kind_of_input_is_declared_with_its_attributes() {
     assert_eq!(kinds, expected);
     assert_eq!(entries[1].path, rel(b"d/\xff\xfe"));
     assert_eq!((entries[1].mode, entries[1].mtime), (0o4751, -5));
-    Manifest { entries }.resolve(&fixture.store).unwrap();
+    let manifest = Manifest {
+        input_root: None,
+        entries,
+    };
+    manifest.resolve(&fixture.store).unwrap();
 }
 
 #[test]

@@ -105,10 +105,6 @@ fn what_is_wrong_is_named_with_its_place() {
             "mount-ops[0].source: a tmpfs has none",
         ),
         (r#"{"command":"x"}"#.into(), "command: invalid type: string"),
-        (
-            r#"{"command":["x"],"user-id":"me"}"#.into(),
-            "user-id: \"me\" is not a number",
-        ),
     ];
     for (text, expected) in cases {
         let message = refusal(&text);
@@ -118,6 +114,34 @@ fn what_is_wrong_is_named_with_its_place() {
         );
     }
     assert!(!refusal("{").is_empty());
+}
+
+#[test]
+fn an_input_root_is_a_hash_with_or_without_a_size() {
+    let root = |text: &str| {
+        let spec = format!(r#"{{"command":["x"],"input-root":{text}}}"#);
+        Spec::parse(&spec).map(|spec| spec.input_root.expect("a root").to_string())
+    };
+    for text in [HASH.to_owned(), format!("{HASH}/1210")] {
+        assert_eq!(root(&format!("{text:?}")), Ok(text));
+    }
+    let wrong = [
+        (r#""""#.to_owned(), "input-root: \"\" is not a BLAKE3 hash"),
+        (
+            r#""12""#.to_owned(),
+            "input-root: \"12\" is not a BLAKE3 hash",
+        ),
+        (
+            format!("\"{HASH}/big\""),
+            "input-root: \"big\" is not a size",
+        ),
+        (format!("\"{HASH}/-1\""), "input-root: \"-1\" is not a size"),
+        ("7".to_owned(), "input-root: invalid type: integer `7`"),
+    ];
+    for (text, expected) in wrong {
+        let message = root(&text).unwrap_err();
+        assert!(message.starts_with(expected), "{message}");
+    }
 }
 
 /// As written by wake v44 (strings, the last usage), v49.0 (objects, without and with mode) and

@@ -1,0 +1,188 @@
+//! What is remembered of manifests and stored trees, so that none is read twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cas::Digest;
+use cas::manifest::Resolved;
+
+/// The inputs of manifests and of stored trees, by digest. Those used least lately are forgotten
+/// when there are too many nodes in all.
+#[derive(Debug)]
+pub struct Known {
+    nodes_max: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<Digest, Entry>,
+    /// All entries by when they were last used, the oldest first.
+    order: BTreeMap<u64, Digest>,
+    /// Counts uses.
+    clock: u64,
+    /// Of all entries.
+    nodes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    meaning: Meaning,
+    nodes: usize,
+    used: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Meaning {
+    Inputs(Arc<Resolved>),
+    /// Whatever is known of this stored tree. An entry of its own would count the tree twice, and
+    /// keep it when it is forgotten.
+    SameAs(Digest),
+}
+
+impl Known {
+    /// Knows nothing, and will keep trees of so many nodes in all.
+    pub fn new(nodes_max: usize) -> Self {
+        let table = Mutex::default();
+        Self { nodes_max, table }
+    }
+
+    /// The inputs that a digest stands for.
+    pub fn get(&self, digest: Digest) -> Option<Arc<Resolved>> {
+        let mut table = self.lock();
+        match table.touch(digest)? {
+            Meaning::Inputs(inputs) => Some(inputs),
+            Meaning::SameAs(root) => match table.touch(root)? {
+                Meaning::Inputs(inputs) => Some(inputs),
+                Meaning::SameAs(_) => None,
+            },
+        }
+    }
+
+    /// Remembers inputs.
+    pub fn insert(&self, digest: Digest, inputs: Arc<Resolved>) {
+        let nodes = inputs.tree.len() + inputs.writable.len();
+        self.add(digest, Meaning::Inputs(inputs), nodes);
+    }
+
+    /// Remembers that a manifest declares a stored tree and nothing else.
+    pub fn insert_same_as(&self, manifest: Digest, root: Digest) {
+        self.add(manifest, Meaning::SameAs(root), 1);
+    }
+
+    fn add(&self, digest: Digest, meaning: Meaning, nodes: usize) {
+        // What is forgotten may be large, and is dropped after the lock.
+        let _forgotten = {
+            let mut table = self.lock();
+            let mut forgotten: Vec<_> = table.remove(digest).into_iter().collect();
+            table.insert(digest, meaning, nodes);
+            while table.nodes > self.nodes_max && table.entries.len() > 1 {
+                forgotten.extend(table.remove_oldest());
+            }
+            forgotten
+        };
+    }
+
+    /// No method leaves the table half-changed, so a poisoned lock means nothing here.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn touch(&mut self, digest: Digest) -> Option<Meaning> {
+        let entry = self.entries.get_mut(&digest)?;
+        self.order.remove(&entry.used);
+        self.clock += 1;
+        entry.used = self.clock;
+        self.order.insert(self.clock, digest);
+        Some(entry.meaning.clone())
+    }
+
+    fn insert(&mut self, digest: Digest, meaning: Meaning, nodes: usize) {
+        self.clock += 1;
+        let used = self.clock;
+        self.order.insert(used, digest);
+        self.nodes += nodes;
+        let entry = Entry {
+            meaning,
+            nodes,
+            used,
+        };
+        self.entries.insert(digest, entry);
+    }
+
+    fn remove(&mut self, digest: Digest) -> Option<Entry> {
+        let entry = self.entries.remove(&digest)?;
+        self.order.remove(&entry.used);
+        self.nodes -= entry.nodes;
+        Some(entry)
+    }
+
+    fn remove_oldest(&mut self) -> Option<Entry> {
+        let oldest = *self.order.first_key_value()?.1;
+        self.remove(oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cas::RelPath;
+    use cas::tree::{Entry, EntryKind, Tree};
+
+    /// Inputs of three nodes.
+    fn inputs() -> Arc<Resolved> {
+        let entry = |path: &[u8]| Entry {
+            path: RelPath::parse(path).unwrap(),
+            mode: 0o755,
+            mtime: 0,
+            kind: EntryKind::Directory,
+        };
+        Arc::new(Resolved {
+            tree: Tree::build(vec![entry(b"a"), entry(b"b")]).unwrap(),
+            writable: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn the_least_lately_used_is_forgotten() {
+        let known = Known::new(7);
+        let [a, b, c] = [b"a", b"b", b"c"].map(|name| Digest::of(name));
+        known.insert(a, inputs());
+        known.insert(b, inputs());
+        assert!(known.get(a).is_some());
+        known.insert(c, inputs());
+        assert!(known.get(b).is_none() && known.get(a).is_some() && known.get(c).is_some());
+        known.insert(c, inputs());
+        assert!(
+            known.get(a).is_some(),
+            "what is known already takes no further room"
+        );
+    }
+
+    #[test]
+    fn a_manifest_of_a_root_is_known_as_long_as_the_root_is() {
+        let known = Known::new(7);
+        let [root, manifest, a, b] = [b"r", b"m", b"a", b"b"].map(|name| Digest::of(name));
+        known.insert(root, inputs());
+        known.insert_same_as(manifest, root);
+        known.insert(a, inputs());
+        assert!(known.get(manifest).is_some(), "and using it keeps the root");
+        known.insert(b, inputs());
+        assert!(known.get(manifest).is_some() && known.get(a).is_none());
+        known.insert(a, inputs());
+        known.insert(b, inputs());
+        assert!(known.get(root).is_none() && known.get(manifest).is_none());
+    }
+
+    #[test]
+    fn one_that_is_larger_than_all_there_may_be_is_kept_alone() {
+        let known = Known::new(1);
+        let [a, b] = [b"a", b"b"].map(|name| Digest::of(name));
+        known.insert(a, inputs());
+        assert!(known.get(a).is_some());
+        known.insert(b, inputs());
+        assert!(known.get(a).is_none() && known.get(b).is_some());
+    }
+}
