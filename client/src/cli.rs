@@ -156,6 +156,29 @@ pub enum CasCommand {
         /// The blob's hash
         hash: String,
     },
+    /// Store a directory with all it holds and print the name of its tree, HASH/SIZE, for the
+    /// `input-root` of a spec
+    Import {
+        /// The directory
+        directory: PathBuf,
+    },
+    /// List a stored tree: mode, size, modification time, hash and path
+    Tree {
+        /// The tree, as `import` printed it; the size may be left out
+        #[arg(value_name = "HASH[/SIZE]")]
+        root: String,
+        /// Print one line of JSON for each entry
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a stored tree out, into a new or empty directory
+    Export {
+        /// The tree, as `import` printed it; the size may be left out
+        #[arg(value_name = "HASH[/SIZE]")]
+        root: String,
+        /// Where to
+        directory: PathBuf,
+    },
     /// Hash blobs anew, all of them unless some are named; exit with 1 if one is corrupt
     Verify {
         /// The blobs' hashes

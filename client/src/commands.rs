@@ -13,6 +13,7 @@ use crate::cli::{
 };
 use crate::daemon::{DaemonError, Daemons, Lease, READY};
 use crate::error::{Error, Result, say};
+use crate::stored_tree;
 
 /// A question that was answered with no.
 const NO: u8 = 1;
@@ -34,6 +35,18 @@ pub fn cas(arguments: &CasArguments, environment: &Environment) -> Result<u8> {
         CasCommand::Path { hash } => {
             let hash = digest(hash)?;
             print_path(&existing(&root)?, hash)
+        }
+        CasCommand::Import { directory } => stored_tree::import(&root, directory),
+        CasCommand::Tree { root: tree, json } => {
+            let tree = stored_tree::root(tree)?;
+            stored_tree::list(&existing(&root)?, &tree, *json)
+        }
+        CasCommand::Export {
+            root: tree,
+            directory,
+        } => {
+            let tree = stored_tree::root(tree)?;
+            stored_tree::export(&existing(&root)?, &tree, directory)
         }
         CasCommand::Verify { hashes } => {
             let hashes = digests(hashes)?;
@@ -64,7 +77,7 @@ fn digests(texts: &[String]) -> Result<Vec<Digest>> {
 }
 
 /// A reader that goes away, `head` say, is no failure.
-fn print(line: std::fmt::Arguments<'_>) -> Result<()> {
+pub(crate) fn print(line: std::fmt::Arguments<'_>) -> Result<()> {
     match writeln!(io::stdout(), "{line}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::io("write to", "standard output", error))
@@ -111,7 +124,7 @@ pub fn manual() -> Result<u8> {
     write_out(&page)
 }
 
-fn write_out(bytes: &[u8]) -> Result<u8> {
+pub(crate) fn write_out(bytes: &[u8]) -> Result<u8> {
     match io::stdout().write_all(bytes) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::io("write to", "standard output", error))

@@ -37,6 +37,7 @@ pub mod runtime;
 pub mod sandbox;
 pub mod shell;
 pub mod spec;
+mod stored_tree;
 pub mod workspace;
 
 /// A hash of the sources that this binary was built from.

@@ -27,7 +27,7 @@ use cas::{Digest, RelPath, Store};
 pub use attributes::{Attributes, FoundKind, Stamp};
 pub use index::{Coverage, Index};
 pub use progress::Progress;
-pub use select::{Found, SelectError, select};
+pub use select::{Found, SelectError, everything, select};
 
 use content::Refusal;
 

@@ -124,25 +124,68 @@ pub fn select(
     Ok(found)
 }
 
+/// Finds everything, `.git` too, sorted by path, and names apart what can be no input: sockets, fifos
+/// and devices.
+///
+/// Directories whose device and inode are in `exclude` are left out.
+pub fn everything(
+    workspace: &Path,
+    exclude: &[(u64, u64)],
+) -> Result<(Vec<Found>, Vec<RelPath>), SelectError> {
+    let terrain = Terrain { workspace, exclude };
+    let mut paths = Vec::new();
+    terrain.walk(None, |_| false, &mut |step| paths.push(step.path))?;
+    paths.par_sort_unstable();
+    let examined = parallel::map(&paths, |path| examine(terrain, path));
+    let (mut found, mut special) = (Vec::new(), Vec::new());
+    for (path, examined) in paths.into_iter().zip(examined) {
+        match examined? {
+            Listed::Input(input) => found.push(input),
+            Listed::Special => special.push(path),
+            Listed::Vanished => {}
+        }
+    }
+    Ok((found, special))
+}
+
 /// Asks for the attributes of paths that were listed. What has vanished since, and what cannot be
 /// an input, is left out.
 pub(super) fn examine_all(
     terrain: Terrain<'_>,
     paths: Vec<RelPath>,
 ) -> Result<Vec<Found>, SelectError> {
-    let examined = parallel::map(&paths, |path| match lstat(terrain, path) {
-        Ok(attributes) => attributes.map(|attributes| {
-            let path = path.clone();
-            Ok(Found { path, attributes })
-        }),
-        Err(error) if is_absence(&error) => None,
-        Err(source) => Some(Err(SelectError::Io {
+    let examined = parallel::map(&paths, |path| examine(terrain, path));
+    let inputs = examined.into_iter().filter_map(|examined| match examined {
+        Ok(Listed::Input(found)) => Some(Ok(found)),
+        Ok(Listed::Special | Listed::Vanished) => None,
+        Err(error) => Some(Err(error)),
+    });
+    inputs.collect()
+}
+
+/// What a path is that was listed.
+enum Listed {
+    Input(Found),
+    /// A socket, a fifo or a device.
+    Special,
+    /// Gone since.
+    Vanished,
+}
+
+fn examine(terrain: Terrain<'_>, path: &RelPath) -> Result<Listed, SelectError> {
+    match lstat(terrain, path) {
+        Ok(Some(attributes)) => Ok(Listed::Input(Found {
+            path: path.clone(),
+            attributes,
+        })),
+        Ok(None) => Ok(Listed::Special),
+        Err(error) if is_absence(&error) => Ok(Listed::Vanished),
+        Err(source) => Err(SelectError::Io {
             what: "examine",
             path: terrain.full_path(Some(path)),
             source,
-        })),
-    });
-    examined.into_iter().flatten().collect()
+        }),
+    }
 }
 
 fn lstat(terrain: Terrain<'_>, path: &RelPath) -> io::Result<Option<Attributes>> {
