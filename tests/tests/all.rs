@@ -7,6 +7,7 @@ mod batch;
 mod compatibility;
 mod compile;
 mod differential;
+mod input_root;
 mod lifecycle;
 mod mount;
 mod mounts;

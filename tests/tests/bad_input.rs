@@ -107,6 +107,8 @@ fn a_key_that_makes_no_sense_is_refused_by_name() {
         (r#""environment": "A=1""#, "environment"),
         (r#""environment": [7]"#, "environment"),
         (r#""directory": 7"#, "directory"),
+        (r#""input-root": 7"#, "input-root"),
+        (r#""input-root": "12""#, "input-root"),
         (r#""stdin": []"#, "stdin"),
         (r#""cas-dir": null"#, "cas-dir"),
         (r#""command-timeout": 0"#, "command-timeout"),

@@ -84,6 +84,8 @@ fn schema_and_parser_refuse_the_same_specs() {
         json!({"command": ["x"], "limits": {"nofile": "many"}}),
         json!({"command": ["x"], "limits": {"nofile": [1]}}),
         json!({"command": ["x"], "staging": "burn"}),
+        json!({"command": ["x"], "input-root": ""}),
+        json!({"command": ["x"], "input-root": format!("{}/x", "0".repeat(64))}),
     ];
     for spec in wrong {
         assert!(!schema.is_valid(&spec), "{spec}");
