@@ -147,3 +147,46 @@ fn random() -> Result<u64, rustix::io::Errno> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u64::from_ne_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cas::RelPath;
+    use cas::tree::{Entry, EntryKind, Tree};
+
+    #[test]
+    fn many_who_want_a_stored_tree_at_once_get_the_same_one() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(place.path()).unwrap();
+        let entry = |i: u32| Entry {
+            path: RelPath::parse(format!("d{i}/e").as_bytes()).unwrap(),
+            mode: 0o755,
+            mtime: 0,
+            kind: EntryKind::Directory,
+        };
+        let tree = Tree::build((0..500).map(entry).collect()).unwrap();
+        let input_root = Some(directory::store(&tree, &store).unwrap());
+        let entries = Vec::new();
+        let manifest = Manifest {
+            input_root,
+            entries,
+        };
+        let (bytes, registry) = (manifest.encode(), Registry::new(store));
+        let learned = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| registry.learn(&bytes).unwrap()))
+                .collect();
+            let learned = threads.into_iter().map(|thread| thread.join().unwrap());
+            learned.collect::<Vec<_>>()
+        });
+        assert_eq!(learned[0].tree.len(), tree.len());
+        assert!(
+            learned
+                .iter()
+                .all(|inputs| Arc::ptr_eq(inputs, &learned[0]))
+        );
+        let known = registry.known(Digest::of(&bytes)).unwrap();
+        assert!(Arc::ptr_eq(&known, &learned[0]));
+        assert!(registry.loading.is_empty());
+    }
+}
