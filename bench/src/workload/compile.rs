@@ -1,0 +1,232 @@
+//! Real compilers: many tiny jobs, and one big one.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use super::{Job, Measure, Task};
+use crate::Result;
+use crate::cli::Options;
+use crate::disk::output;
+use crate::tree::Tree;
+
+/// Headers that each source of the storm includes.
+const HEADERS: usize = 200;
+/// Directories that the headers lie in: the compiler looks in half of them in vain.
+const FOLDERS: usize = 8;
+
+pub(super) fn tasks(options: &Options, place: &Path) -> Result<Vec<Task>> {
+    let mut tasks = storm(options, &place.join("storm"))?;
+    match library(options, &place.join("library")) {
+        Ok(all) => tasks.extend(all),
+        Err(error) => println!("no real C library to build: {error}"),
+    }
+    Ok(tasks)
+}
+
+fn header(i: usize) -> String {
+    format!("include{}/header{i}.h", i % FOLDERS)
+}
+
+/// One-file jobs, each with its source and its headers.
+fn storm(options: &Options, root: &Path) -> Result<Vec<Task>> {
+    let count = options.scaled(200, 4);
+    let headers = options.scaled(2 * HEADERS, 40);
+    for i in 0..headers {
+        let text = format!(
+            "#ifndef H{i}\n#define H{i}\nstruct s{i} {{ int a[{}]; char *b; }};\n\
+             static inline int f{i}(struct s{i} *s) {{ return s->a[0] + {i}; }}\n#endif\n",
+            i % 7 + 1
+        );
+        let path = root.join(header(i));
+        fs::create_dir_all(path.parent().ok_or("a parent")?)?;
+        fs::write(path, text)?;
+    }
+    let mut jobs = Vec::new();
+    for number in 0..count {
+        let used: Vec<_> = (0..headers / 2).map(|i| (number + i) % headers).collect();
+        let lines = used.iter().map(|i| format!("#include \"header{i}.h\"\n"));
+        let last = used.last().ok_or("headers")?;
+        let text = lines.collect::<String>()
+            + &format!("int g{number}(struct s{last} *s) {{ return f{last}(s); }}\n");
+        fs::write(root.join(format!("source{number}.c")), text)?;
+        jobs.push(one_file(number, &used));
+    }
+    let tree = Arc::new(Tree::of(root)?);
+    let task = |at_once: usize| Task {
+        jobs: jobs.clone(),
+        at_once,
+        fresh: true,
+        measure: Measure::PerJob,
+        ..Task::writing(
+            &format!("compile storm, {at_once} at once, per job"),
+            &tree,
+            jobs[0].clone(),
+        )
+    };
+    Ok(vec![task(1), task(2), task(8)])
+}
+
+fn one_file(number: usize, used: &[usize]) -> Job {
+    let (source, object) = (format!("source{number}.c"), format!("source{number}.o"));
+    let folders: Vec<_> = (0..FOLDERS).map(|i| format!("-Iinclude{i}")).collect();
+    let mut words = vec!["gcc", "-c", "-O1"];
+    words.extend(folders.iter().map(String::as_str));
+    words.extend(["-o", &object, &source]);
+    let job = Job::new(&words);
+    let inputs = used.iter().map(|i| header(*i)).chain([source.clone()]);
+    Job {
+        inputs: Some(inputs.collect()),
+        outputs: vec![object.clone()],
+        ..job
+    }
+}
+
+/// `make` of zstd, with the compiler of the system and with a copy of it among the inputs.
+fn library(options: &Options, place: &Path) -> Result<Vec<Task>> {
+    let processors = std::thread::available_parallelism()?.to_string();
+    let folders: &[&str] = if options.quick {
+        &["common"]
+    } else {
+        &["common", "compress", "decompress", "dictBuilder"]
+    };
+    let mut tasks = Vec::new();
+    for (where_, with_tools) in [("outside", false), ("inside", true)] {
+        let root = place.join(where_);
+        let sources = copy_library(folders, &root)?;
+        let compiler = if with_tools {
+            copy_toolchain(&root)?
+        } else {
+            "gcc".to_owned()
+        };
+        fs::write(root.join("Makefile"), makefile(&sources, &compiler))?;
+        let tree = Arc::new(Tree::of(&root)?);
+        let job = Job::new(&["make", "--silent", "-j", &processors]);
+        let job = Job {
+            outputs: vec!["libzstd.a".to_owned()],
+            ..job
+        };
+        let name = format!("make of zstd, toolchain {where_} the view");
+        tasks.push(Task {
+            fresh: true,
+            measure: Measure::PerJob,
+            ..Task::writing(&name, &tree, job)
+        });
+    }
+    Ok(tasks)
+}
+
+/// The library's sources, which cargo has fetched. The names of what is to be compiled.
+fn copy_library(folders: &[&str], root: &Path) -> Result<Vec<String>> {
+    let library = zstd()?;
+    let all = [
+        "common",
+        "compress",
+        "decompress",
+        "dictBuilder",
+        "legacy",
+        "deprecated",
+    ];
+    let mut sources = HashSet::new();
+    for folder in all.into_iter().chain(["."]) {
+        for entry in fs::read_dir(library.join(folder)).into_iter().flatten() {
+            let path = entry?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .ok_or("a name")?;
+            let is_source = path.extension().is_some_and(|ending| ending == "c");
+            if is_source || path.extension().is_some_and(|ending| ending == "h") {
+                fs::create_dir_all(root.join(folder))?;
+                fs::copy(&path, root.join(folder).join(name))?;
+            }
+            if is_source && folders.contains(&folder) {
+                sources.insert(format!("{folder}/{name}"));
+            }
+        }
+    }
+    let mut sources: Vec<_> = sources.into_iter().collect();
+    sources.sort();
+    Ok(sources)
+}
+
+/// Where cargo keeps the C sources of the zstd-sys crate; it fetches them if they are not there.
+fn zstd() -> Result<PathBuf> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let words = [
+        "metadata",
+        "--format-version",
+        "1",
+        "--quiet",
+        "--manifest-path",
+        manifest,
+    ];
+    let said = output(Command::new("cargo").args(words))?;
+    let all: serde_json::Value = serde_json::from_str(&said)?;
+    let packages = all["packages"]
+        .as_array()
+        .ok_or("cargo metadata names no packages")?;
+    let found = packages
+        .iter()
+        .find(|package| package["name"] == "zstd-sys");
+    let path = found.and_then(|package| package["manifest_path"].as_str());
+    Ok(Path::new(path.ok_or("zstd-sys is no dependency")?).with_file_name("zstd/lib"))
+}
+
+fn makefile(sources: &[String], compiler: &str) -> String {
+    let objects: Vec<_> = sources
+        .iter()
+        .map(|source| source.replace(".c", ".o"))
+        .collect();
+    format!(
+        "OBJECTS = {}\nlibzstd.a: $(OBJECTS)\n\trm -f $@ && ar rcD $@ $(OBJECTS)\n\
+         %.o: %.c\n\t{compiler} -c -O0 -DZSTD_DISABLE_ASM=1 -I. -Icommon -o $@ $<\n",
+        objects.join(" ")
+    )
+}
+
+/// Copies compiler, assembler and headers to `root/toolchain`; how they are called there.
+fn copy_toolchain(root: &Path) -> Result<String> {
+    let ask = |word: &str| -> Result<PathBuf> {
+        Ok(PathBuf::from(output(Command::new("gcc").arg(word))?.trim()).canonicalize()?)
+    };
+    let tools = root.join("toolchain");
+    fs::create_dir_all(tools.join("bin"))?;
+    let compiler = ask("-print-prog-name=cc1")?;
+    fs::copy(&compiler, tools.join("bin/cc1"))?;
+    let assembler = output(Command::new("sh").args(["-c", "command -v as"]))?;
+    fs::copy(assembler.trim(), tools.join("bin/as"))?;
+    fs::copy(
+        Path::new("/usr/bin/gcc").canonicalize()?,
+        tools.join("bin/gcc"),
+    )?;
+    let own = ask("-print-file-name=include")?;
+    copy_headers(&own, &tools.join("gcc"))?;
+    copy_headers(Path::new("/usr/include"), &tools.join("include"))?;
+    let machine = output(Command::new("gcc").arg("-dumpmachine"))?;
+    Ok(format!(
+        "toolchain/bin/gcc -Btoolchain/bin/ -nostdinc -isystem toolchain/gcc \
+         -isystem toolchain/include/{} -isystem toolchain/include",
+        machine.trim()
+    ))
+}
+
+/// The C headers below a directory: those of other languages and libraries' folders are left out.
+fn copy_headers(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if path.is_dir() && name != "c++" {
+            copy_headers(&path, &to.join(name))?;
+        } else if path.is_file() && path.extension().is_some_and(|ending| ending == "h") {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}
