@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::Result;
 use crate::bars;
 use crate::cli::Options;
-use crate::contender::{self, Contender, Stage};
+use crate::contender::{self, Contender, Field, Stage};
 use crate::disk::{self, Disk};
 use crate::inner::{Findings, monotonic};
 use crate::machine::{self, Placement};
@@ -30,7 +30,10 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         disk::enter_namespace()?;
     }
     let disk = Disk::open(&options)?;
-    let (contenders, missing) = contender::all(&options, &disk)?;
+    let Field {
+        contenders,
+        missing,
+    } = contender::all(&options, &disk)?;
     let machine = machine::describe(&disk, &options)?;
     println!("{machine}");
     for line in &missing {

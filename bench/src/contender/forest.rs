@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Contender, Outputs, Stage, harvest, harvested, plain, remove, succeed};
+use super::{Contender, Outputs, Stage, find, harvest, harvested, plain, remove, succeed};
 use crate::Result;
 use crate::disk::Disk;
 use crate::tree;
@@ -88,7 +88,7 @@ impl Stage for Ready<'_> {
         let own = self.place.join(number.to_string());
         let forest = own.join("forest");
         self.plant(job, &forest)?;
-        let mut command = Command::new("bwrap");
+        let mut command = Command::new(find("bwrap").ok_or("no bwrap")?);
         command.args([
             "--dev-bind",
             "/",

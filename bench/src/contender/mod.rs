@@ -53,11 +53,16 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 4] = [
     ("GIT_OPTIONAL_LOCKS", "0"),
 ];
 
-/// All contenders that can run here, native first, and a line for each that cannot.
-pub(crate) fn all(
-    options: &Options,
-    disk: &Disk,
-) -> Result<(Vec<Box<dyn Contender>>, Vec<String>)> {
+/// Who can run jobs here.
+pub(crate) struct Field {
+    /// Native first.
+    pub(crate) contenders: Vec<Box<dyn Contender>>,
+    /// A line for each that cannot run.
+    pub(crate) missing: Vec<String>,
+}
+
+/// Finds all contenders.
+pub(crate) fn all(options: &Options, disk: &Disk) -> Result<Field> {
     let wanted =
         |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
     let mut found: Vec<Box<dyn Contender>> = vec![Box::new(native::Native::new(disk)?)];
@@ -87,7 +92,10 @@ pub(crate) fn all(
             true => found.push(Box::new(Boxed::new(name, path, disk)?)),
         }
     }
-    Ok((found, missing))
+    Ok(Field {
+        contenders: found,
+        missing,
+    })
 }
 
 /// wakebox, and whatever else keeps its contract.
@@ -106,9 +114,15 @@ pub(crate) fn boxes(options: &Options) -> Result<Vec<(String, PathBuf)>> {
 
 /// Why a program cannot be used: it is not installed.
 fn lacks(program: &str, package: &str) -> Option<String> {
+    let said = || format!("not installed: apt-get install {package}");
+    find(program).is_none().then(said)
+}
+
+/// Where a program is: jobs have a `PATH` of their own.
+fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    (!there).then(|| format!("not installed: apt-get install {package}"))
+    let mut all = std::env::split_paths(&path).map(|folder| folder.join(program));
+    all.find(|path| path.is_file())
 }
 
 /// A command as every contender starts it.
@@ -166,9 +180,14 @@ fn harvested(job: &Job, to: &Path) -> Result<Outputs> {
 
 /// Hashes the file at `path`, or all below it, under `name`.
 fn hash_below(path: &Path, name: &str, all: &mut Outputs) -> Result<()> {
-    if !path.is_dir() {
+    let kind = fs::symlink_metadata(path).map_err(|error| format!("{name}: {error}"))?;
+    if kind.is_file() {
         let file = fs::File::open(path).map_err(|error| format!("{name}: {error}"))?;
         all.insert(name.to_owned(), Digest::of_file(&file)?.0);
+        return Ok(());
+    }
+    if !kind.is_dir() {
+        // What layers use as marks.
         return Ok(());
     }
     for entry in fs::read_dir(path)? {
