@@ -20,6 +20,19 @@ pub(crate) struct Bar {
     ratio: f64,
     /// An amount with a unit: `2.5 ms`, `50 MB`.
     plus: Option<String>,
+    /// For whom it is set.
+    #[serde(default)]
+    user: User,
+}
+
+/// Who measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum User {
+    #[default]
+    Root,
+    Ordinary,
+    Any,
 }
 
 #[derive(Deserialize)]
@@ -32,9 +45,11 @@ fn native() -> String {
     NATIVE.to_owned()
 }
 
-/// The bars of this source tree.
-pub(crate) fn read() -> Result<Vec<Bar>> {
-    let bars: Bars = toml::from_str(include_str!("../bars.toml"))?;
+/// The bars of this source tree for root or for an ordinary user.
+pub(crate) fn read(root: bool) -> Result<Vec<Bar>> {
+    let mut bars: Bars = toml::from_str(include_str!("../bars.toml"))?;
+    let other = if root { User::Ordinary } else { User::Root };
+    bars.bar.retain(|bar| bar.user != other);
     for bar in &bars.bar {
         bar.plus()?;
     }
@@ -136,6 +151,8 @@ mod tests {
 
     #[test]
     fn the_bars_of_this_source_tree_can_be_read() {
-        assert!(read().expect("bars").len() > 20);
+        assert!(read(true).expect("bars").len() > 20);
+        let ordinary = read(false).expect("bars");
+        assert!((2..10).contains(&ordinary.len()), "{ordinary:?}");
     }
 }

@@ -89,10 +89,10 @@ pub(crate) struct Options {
     /// Fail, with a list, unless every bar of bench/bars.toml is met
     #[arg(long, conflicts_with = "quick")]
     pub(crate) check: bool,
-    /// Tiny sizes and two rounds: shows that the harness works, not how fast anything is
+    /// Tiny sizes and one round: shows that the harness works, not how fast anything is
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Name the workloads and contenders, and stop
+    /// Name the suites, and stop
     #[arg(long)]
     pub(crate) list: bool,
     /// We are in a mount namespace of our own
@@ -110,7 +110,7 @@ impl Options {
     pub(crate) fn effective(mut self) -> Self {
         if self.quick {
             self.scale = self.scale.min(0.002);
-            self.rounds = self.rounds.min(2);
+            self.rounds = 1;
             self.budget = self.budget.min(2.0);
         }
         self

@@ -37,7 +37,8 @@ pub(crate) struct Cell {
     pub(crate) samples: Vec<f64>,
     /// Why there are no samples, or what is wrong with them.
     pub(crate) remark: Option<String>,
-    /// How often the kernel asked, per kind of request, in the last job: only who counts says so.
+    /// How often the kernel asked, per kind of request, in the last round's first job. Only who
+    /// counts says so, and only the first row of a task.
     pub(crate) round_trips: Option<serde_json::Value>,
 }
 
@@ -66,7 +67,9 @@ impl Row {
     }
 
     /// How many times native's median this contender's is.
+    /// None for one that made or saw something else: it has not done the same.
     pub(crate) fn ratio(&self, contender: &str) -> Option<f64> {
+        self.cell(contender).filter(|cell| cell.remark.is_none())?;
         Some(self.median(contender)? / self.median(NATIVE)?)
     }
 }

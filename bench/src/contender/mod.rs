@@ -45,11 +45,13 @@ pub(crate) trait Stage: Sync {
     }
 }
 
-/// The environment of every job, whoever runs it.
-pub(crate) const ENVIRONMENT: [(&str, &str); 4] = [
+/// The environment of every job, whoever runs it. What a compiler puts aside goes to memory: it is
+/// no part of the view, and /tmp may be on any disk.
+pub(crate) const ENVIRONMENT: [(&str, &str); 5] = [
     ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
     ("LC_ALL", "C"),
     ("HOME", "/"),
+    ("TMPDIR", "/dev/shm"),
     ("GIT_OPTIONAL_LOCKS", "0"),
 ];
 
@@ -187,12 +189,16 @@ fn hash_below(path: &Path, name: &str, all: &mut Outputs) -> Result<()> {
         return Ok(());
     }
     if !kind.is_dir() {
-        // What layers use as marks.
+        // A layer's mark of what was removed.
         return Ok(());
     }
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let child = String::from_utf8_lossy(entry.file_name().as_bytes()).into_owned();
+        // What fuse-overlayfs marks its layers with.
+        if child.starts_with(".wh.") {
+            continue;
+        }
         hash_below(&entry.path(), &format!("{name}/{child}"), all)?;
     }
     Ok(())

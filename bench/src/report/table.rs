@@ -21,6 +21,7 @@ pub(crate) fn text(rows: &[Row]) -> String {
         let _ = writeln!(text, "{}", row.name);
         for cell in &row.cells {
             let _ = writeln!(text, "{}", line(row, cell));
+            let _ = write!(text, "{}", round_trips(cell));
         }
     }
     text
@@ -42,4 +43,16 @@ fn line(row: &Row, cell: &Cell) -> String {
         .map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
     let (median, samples) = (show(found.median), found.samples);
     format!("    {name:<36} ({samples:>2}) {median:>10} {spread:>21} {ratio:>8}{remark}")
+}
+
+/// How often the kernel asked, if it was counted.
+fn round_trips(cell: &Cell) -> String {
+    let Some(all) = cell.round_trips.as_ref().and_then(|all| all.as_object()) else {
+        return String::new();
+    };
+    let told = all.iter().filter(|(_, times)| **times != 0);
+    let told: Vec<_> = told
+        .map(|(kind, times)| format!("{kind} {times}"))
+        .collect();
+    format!("      round trips of the job: {}\n", told.join(", "))
 }

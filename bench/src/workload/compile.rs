@@ -87,15 +87,11 @@ fn one_file(number: usize, used: &[usize]) -> Job {
 /// `make` of zstd, with the compiler of the system and with a copy of it among the inputs.
 fn library(options: &Options, place: &Path) -> Result<Vec<Task>> {
     let processors = std::thread::available_parallelism()?.to_string();
-    let folders: &[&str] = if options.quick {
-        &["common"]
-    } else {
-        &["common", "compress", "decompress", "dictBuilder"]
-    };
+    let most = if options.quick { 2 } else { usize::MAX };
     let mut tasks = Vec::new();
     for (where_, with_tools) in [("outside", false), ("inside", true)] {
         let root = place.join(where_);
-        let sources = copy_library(folders, &root)?;
+        let sources = copy_library(most, &root)?;
         let compiler = if with_tools {
             copy_toolchain(&root)?
         } else {
@@ -118,19 +114,14 @@ fn library(options: &Options, place: &Path) -> Result<Vec<Task>> {
     Ok(tasks)
 }
 
+/// The parts of the library that are compiled; of the others, headers are needed.
+const PARTS: [&str; 4] = ["common", "compress", "decompress", "dictBuilder"];
+
 /// The library's sources, which cargo has fetched. The names of what is to be compiled.
-fn copy_library(folders: &[&str], root: &Path) -> Result<Vec<String>> {
+fn copy_library(most: usize, root: &Path) -> Result<Vec<String>> {
     let library = zstd()?;
-    let all = [
-        "common",
-        "compress",
-        "decompress",
-        "dictBuilder",
-        "legacy",
-        "deprecated",
-    ];
     let mut sources = HashSet::new();
-    for folder in all.into_iter().chain(["."]) {
+    for folder in PARTS.into_iter().chain(["legacy", "deprecated", "."]) {
         for entry in fs::read_dir(library.join(folder)).into_iter().flatten() {
             let path = entry?.path();
             let name = path
@@ -142,13 +133,14 @@ fn copy_library(folders: &[&str], root: &Path) -> Result<Vec<String>> {
                 fs::create_dir_all(root.join(folder))?;
                 fs::copy(&path, root.join(folder).join(name))?;
             }
-            if is_source && folders.contains(&folder) {
+            if is_source && PARTS.contains(&folder) {
                 sources.insert(format!("{folder}/{name}"));
             }
         }
     }
     let mut sources: Vec<_> = sources.into_iter().collect();
     sources.sort();
+    sources.truncate(most);
     Ok(sources)
 }
 
