@@ -31,7 +31,11 @@ impl Disk {
             return Self::below(place, "");
         }
         if rustix::process::geteuid().is_root() {
-            return Self::image(options);
+            match Self::image(options) {
+                // A container may have no loop devices.
+                Err(error) => println!("no image of our own ({error}): a directory"),
+                made => return made,
+            }
         }
         Self::below(&std::env::temp_dir(), "")
     }

@@ -15,8 +15,7 @@ fn wakebox() -> Option<&'static Path> {
 fn run(arguments: &[&str]) -> (bool, String) {
     let place = tempfile::tempdir().expect("a directory");
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .arg("--disk")
-        .arg(place.path())
+        .env("TMPDIR", place.path())
         .args(arguments)
         .output()
         .expect("bench runs");

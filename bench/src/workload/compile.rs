@@ -195,8 +195,8 @@ fn copy_toolchain(root: &Path) -> Result<String> {
         tools.join("bin/gcc"),
     )?;
     let own = ask("-print-file-name=include")?;
-    copy_headers(&own, &tools.join("gcc"))?;
-    copy_headers(Path::new("/usr/include"), &tools.join("include"))?;
+    copy_headers(&own, &tools.join("gcc"), true)?;
+    copy_headers(Path::new("/usr/include"), &tools.join("include"), false)?;
     let machine = output(Command::new("gcc").arg("-dumpmachine"))?;
     Ok(format!(
         "toolchain/bin/gcc -Btoolchain/bin/ -nostdinc -isystem toolchain/gcc \
@@ -205,17 +205,19 @@ fn copy_toolchain(root: &Path) -> Result<String> {
     ))
 }
 
-/// The C headers below a directory: those of other languages and libraries' folders are left out.
-fn copy_headers(from: &Path, to: &Path) -> Result<()> {
+/// Directories of headers that come with C library and kernel, not with some other library.
+const SYSTEM: [&str; 6] = ["asm", "asm-generic", "bits", "gnu", "linux", "sys"];
+
+/// The C headers of a directory and of its system directories, or of all below if `deep`.
+fn copy_headers(from: &Path, to: &Path, deep: bool) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        if path.is_dir() && name != "c++" {
-            copy_headers(&path, &to.join(name))?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.unwrap_or_default();
+        let system = SYSTEM.contains(&name);
+        if path.is_dir() && (deep || system || name.ends_with("-linux-gnu")) {
+            copy_headers(&path, &to.join(name), deep || system)?;
         } else if path.is_file() && path.extension().is_some_and(|ending| ending == "h") {
             fs::copy(&path, to.join(name))?;
         }
