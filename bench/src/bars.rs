@@ -56,6 +56,12 @@ pub(crate) fn read(root: bool) -> Result<Vec<Bar>> {
     Ok(bars.bar)
 }
 
+/// The bars for rows that there are: those that can be judged if only some suites have run.
+pub(crate) fn of_rows(bars: Vec<Bar>, rows: &[Row]) -> Vec<Bar> {
+    let there = |bar: &Bar| rows.iter().any(|row| row.name == bar.row);
+    bars.into_iter().filter(there).collect()
+}
+
 /// A line for each bar that is not met, or that nothing was measured for.
 pub(crate) fn unmet(bars: &[Bar], rows: &[Row]) -> Vec<String> {
     let judged = bars.iter().map(|bar| (bar, bar.judge(rows)));

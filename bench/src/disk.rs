@@ -1,6 +1,6 @@
 //! Where all files lie, and what is said of that place.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -163,9 +163,4 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         output.status
     )
     .into())
-}
-
-/// A file to which a command's output goes: a pipe would not end before a daemon that kept it.
-pub(crate) fn capture(path: &Path) -> Result<Stdio> {
-    Ok(File::create(path)?.into())
 }

@@ -74,10 +74,7 @@ fn verdict(options: &Options, rows: &[Row]) -> Result<ExitCode> {
         wrong.extend(remarked.map(|remark| format!("{}, {}: {remark}", row.name, OURS)));
     }
     if options.check {
-        wrong.extend(bars::unmet(
-            &bars::read(rustix::process::geteuid().is_root())?,
-            rows,
-        ));
+        wrong.extend(unmet_bars(options, rows)?);
     }
     for line in &wrong {
         println!("NOT MET: {line}");
@@ -87,6 +84,17 @@ fn verdict(options: &Options, rows: &[Row]) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// All bars count, unless only some suites were asked for.
+fn unmet_bars(options: &Options, rows: &[Row]) -> Result<Vec<String>> {
+    let all = bars::read(rustix::process::geteuid().is_root())?;
+    let (before, mut judged) = (all.len(), all);
+    if !options.suites.is_empty() {
+        judged = bars::of_rows(judged, rows);
+    }
+    println!("{} of {before} bars are looked at", judged.len());
+    Ok(bars::unmet(&judged, rows))
 }
 
 /// The contender for which bars are set.
@@ -268,9 +276,10 @@ impl Pass {
 
 /// What a loop printed; nothing if the job was none.
 fn findings(printed: &str) -> Result<Findings> {
-    match printed.lines().last() {
-        Some(line) if line.starts_with('{') => Ok(serde_json::from_str(line)?),
-        _ => Ok(Findings::default()),
+    let mut lines = printed.lines().rev();
+    match lines.find(|line| line.starts_with("{\"figures\"")) {
+        Some(line) => Ok(serde_json::from_str(line)?),
+        None => Ok(Findings::default()),
     }
 }
 

@@ -11,9 +11,9 @@ use cas::{Digest, Store};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Contender, ENVIRONMENT, Outputs, Stage, hash_below, remove, succeed};
+use super::{Contender, ENVIRONMENT, Outputs, Stage, hash_below, remove, silent, succeed};
 use crate::Result;
-use crate::disk::{Disk, capture, output};
+use crate::disk::{Disk, output};
 use crate::tree::{Input, Tree};
 use crate::workload::{Job, Task};
 
@@ -101,14 +101,12 @@ impl Boxed {
         Ok(())
     }
 
-    fn invoke(&self, spec: &Path, result: &Path, stdout: Stdio) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg("-p").arg(spec).arg("-o").arg(result);
-        command
-            .current_dir(&self.workspace)
-            .env("XDG_RUNTIME_DIR", &self.runtime);
-        command.stdin(Stdio::null()).stdout(stdout);
-        command
+    /// The batch call.
+    fn invoke(&self, spec: &Path, result: &Path, stdout: &Path) -> Result<()> {
+        let mut command = self.own(&["-p"]);
+        command.arg(spec).arg("-o").arg(result);
+        silent(&mut command, stdout)?;
+        succeed(command, stdout)
     }
 
     fn write_spec(&self, path: &Path, command: &[String], inputs: Inputs<'_>) -> Result<()> {
@@ -136,7 +134,7 @@ impl Boxed {
         Ok(file.flush()?)
     }
 
-    /// A subcommand of wakebox's own, on its store.
+    /// The program with these words; most are subcommands of wakebox's own.
     fn own(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -177,7 +175,8 @@ impl Boxed {
             salt: 0,
         };
         self.write_spec(&spec, &["true".to_owned()], nothing)?;
-        succeed(self.invoke(&spec, &self.papers.join("warm-result.json"), Stdio::null()))
+        let said = self.papers.join("warm-said");
+        self.invoke(&spec, &self.papers.join("warm-result.json"), &said)
     }
 }
 
@@ -317,7 +316,7 @@ impl Ready<'_> {
 impl Stage for Ready<'_> {
     fn run(&self, number: usize, _job: &Job, stdout: &Path) -> Result<()> {
         let (spec, result) = (self.spec(number), self.result_path(number));
-        succeed(self.owner.invoke(&spec, &result, capture(stdout)?))
+        self.owner.invoke(&spec, &result, stdout)
     }
 
     fn outputs(&self, number: usize, job: &Job) -> Result<Outputs> {

@@ -100,7 +100,7 @@ impl Stage for Ready<'_> {
         ]);
         command.arg(&forest).arg("--").args(&job.command);
         plain(&mut command, stdout)?;
-        succeed(command)?;
+        succeed(command, stdout)?;
         harvest(job, &forest, &own.join("harvest"))?;
         remove(&forest)
     }

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use cas::Digest;
 
 use crate::Result;
 use crate::cli::Options;
-use crate::disk::{Disk, capture};
+use crate::disk::Disk;
 use crate::workload::{Job, Task};
 
 pub(crate) use boxed::Boxed;
@@ -137,24 +137,33 @@ fn command(job: &Job, directory: &Path, stdout: &Path) -> Result<Command> {
 
 /// Gives a command the environment of jobs, and its output to a file.
 fn plain(command: &mut Command, stdout: &Path) -> Result<()> {
+    command.env_clear().envs(ENVIRONMENT);
+    silent(command, stdout)
+}
+
+/// All that a command says goes to a file: a pipe would not end before a daemon that kept it.
+fn silent(command: &mut Command, said: &Path) -> Result<()> {
+    let file = fs::File::create(said)?;
     command
-        .env_clear()
-        .envs(ENVIRONMENT)
-        .stdin(std::process::Stdio::null())
-        .stdout(capture(stdout)?);
+        .stderr(file.try_clone()?)
+        .stdout(file)
+        .stdin(Stdio::null());
     Ok(())
 }
 
-/// Runs it; an error unless it succeeds.
-fn succeed(mut command: Command) -> Result<()> {
+/// Runs it; an error, with the last that it said, unless it succeeds.
+fn succeed(mut command: Command, said: &Path) -> Result<()> {
     let program = command.get_program().to_owned();
+    let program = program.display();
     let status = command
         .status()
-        .map_err(|error| format!("{}: {error}", program.display()))?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(format!("{}: {status}", program.display()).into()),
+        .map_err(|error| format!("{program}: {error}"))?;
+    if status.success() {
+        return Ok(());
     }
+    let said = fs::read_to_string(said).unwrap_or_default();
+    let last = said.trim().lines().last().unwrap_or("no word");
+    Err(format!("{program}: {status}: {last}").into())
 }
 
 /// Moves what a job was to make from `from` to `to`, on the same file system.

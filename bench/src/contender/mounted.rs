@@ -159,7 +159,7 @@ impl Stage for Ready<'_> {
         let own = self.place.join(number.to_string());
         let view = own.join("view");
         self.mount(&own, &view)?;
-        let ran = command(job, &view, stdout).and_then(succeed);
+        let ran = command(job, &view, stdout).and_then(|command| succeed(command, stdout));
         unmount_view(&view)?;
         ran?;
         if self.kind.layered() {

@@ -66,7 +66,7 @@ struct Ready(Workplace);
 
 impl Stage for Ready {
     fn run(&self, _number: usize, job: &Job, stdout: &Path) -> Result<()> {
-        succeed(command(job, &self.0.directory, stdout)?)
+        succeed(command(job, &self.0.directory, stdout)?, stdout)
     }
 
     fn outputs(&self, _number: usize, job: &Job) -> Result<Outputs> {
