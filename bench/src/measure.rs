@@ -239,10 +239,8 @@ impl Pass {
         let papers = disk.make("printed")?;
         let printed = |number: usize| -> PathBuf { papers.join(number.to_string()) };
         let stage = contender.begin(task, round)?;
-        if task.writes {
-            // What earlier rounds left to be written is not to be written during this one.
-            rustix::fs::syncfs(fs::File::open(disk.path())?)?;
-        }
+        // What was made before is not to be written to the disk during this, nor by an unmount.
+        rustix::fs::syncfs(fs::File::open(disk.path())?)?;
         let started = Instant::now();
         run_all(stage.as_ref(), task, &printed)?;
         let (taken, ended) = (started.elapsed().as_nanos() as f64, monotonic());

@@ -1,83 +1,93 @@
-//! What the daemon of a job needs in memory: its peak, in a daemon started for this.
+//! What the daemon of a job needs in memory, in a daemon started for this.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::Result;
 use crate::cli::Options;
 use crate::contender::{Boxed, Contender, boxes};
 use crate::disk::Disk;
+use crate::inner::wait_for;
 use crate::row::{Cell, Row, Unit};
 use crate::tree::{Fill, Tree};
 use crate::workload::{Job, touching};
 
 const INPUTS: usize = 300_000;
 
-/// Two rows: a declared tree, and what is touched of it.
+/// What was found out, in the order of its rows.
+const ROWS: [&str; 3] = [
+    "daemon, 300000 inputs declared",
+    "daemon, per inode touched",
+    "daemon, peak with 300000 inputs declared",
+];
+
+/// A declared tree, what is touched of it, and what it takes to get there.
 pub(crate) fn measure(options: &Options, disk: &Disk) -> Result<Vec<Row>> {
     let place = disk.make("memory")?;
     let count = options.scaled(INPUTS, 50);
     let tree = Arc::new(Tree::make(&place, count, Fill::Line)?);
-    let mut cells = (Vec::new(), Vec::new());
-    for (name, path) in boxes(options)?
-        .into_iter()
-        .filter(|(_, path)| path.exists())
-    {
-        let program = Boxed::new(name.clone(), path, disk)?;
-        let mut declared = cell(&name);
-        let mut touched = cell(&name);
-        match peaks(&program, &tree) {
-            Ok((idle, walked)) => {
-                declared.samples.push(idle);
-                touched.samples.push((walked - idle) / count as f64);
-            }
-            Err(error) => declared.remark = Some(error.to_string()),
-        }
-        cells.0.push(declared);
-        cells.1.push(touched);
-    }
-    let row = |name: &str, cells| Row {
+    let mut rows = ROWS.map(|name| Row {
         suite: crate::workload::MEMORY.to_owned(),
         name: name.to_owned(),
         unit: Unit::Bytes,
-        cells,
-    };
-    Ok(vec![
-        row("daemon, 300000 inputs declared", cells.0),
-        row("daemon, per inode touched", cells.1),
-    ])
+        cells: Vec::new(),
+    });
+    for (name, path) in boxes(options)? {
+        let chosen = options.only.is_empty() || options.only.contains(&name);
+        if !chosen || !path.exists() {
+            continue;
+        }
+        let found = figures(&Boxed::new(name.clone(), path, disk)?, &tree, disk);
+        for (number, row) in rows.iter_mut().enumerate() {
+            row.cells.push(cell(&name, number, &found));
+        }
+    }
+    Ok(rows.into())
 }
 
-fn cell(contender: &str) -> Cell {
+fn cell(contender: &str, number: usize, found: &Result<[f64; 3]>) -> Cell {
     Cell {
         contender: contender.to_owned(),
-        ..Cell::default()
+        samples: found.iter().map(|figures| figures[number]).collect(),
+        remark: found.as_ref().err().map(ToString::to_string),
+        round_trips: None,
     }
 }
 
-/// The peak of a daemon after a job that touches nothing, and of another after one that touches all.
-fn peaks(program: &Boxed, tree: &Arc<Tree>) -> Result<(f64, f64)> {
-    let peak = |job: Job| -> Result<f64> {
-        program.stop();
-        let task = touching(tree, job);
-        program
-            .begin(&task, 0)?
-            .run(0, &task.jobs[0], Path::new("/dev/null"))?;
-        let peak = peak_of(program.daemon()?);
-        program.stop();
-        peak
-    };
-    let files = tree.files.len().to_string();
-    Ok((
-        peak(Job::new(&["true"]))?,
-        peak(Job::inner(&["stat", &files])?)?,
-    ))
+/// In the order of [`ROWS`]. While a job runs: afterwards its tables are gone.
+fn figures(program: &Boxed, tree: &Arc<Tree>, disk: &Disk) -> Result<[f64; 3]> {
+    let count = tree.files.len();
+    let (declared, peak) = during(program, tree, 0, disk)?;
+    let (touched, _) = during(program, tree, count, disk)?;
+    Ok([declared, (touched - declared) / count as f64, peak])
 }
 
-fn peak_of(process: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|rest| rest.trim().split(' ').next());
-    Ok(kilobytes.ok_or("no VmHWM")?.parse::<f64>()? * 1024.0)
+/// What a new daemon has in memory, and had at most, when a job has touched so many inputs.
+fn during(program: &Boxed, tree: &Arc<Tree>, files: usize, disk: &Disk) -> Result<(f64, f64)> {
+    program.stop();
+    let paper = disk.path().join(format!("hold-{}-{files}", program.name()));
+    let words = paper.to_str().ok_or("a path in UTF-8")?;
+    let mut task = touching(tree, Job::inner(&["hold", &files.to_string(), words])?);
+    // Seen for the first time: no job is to run before it.
+    task.fresh = true;
+    let stage = program.begin(&task, 0)?;
+    let said = paper.with_extension("said");
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| stage.run(0, &task.jobs[0], &said));
+        let found = wait_for(&paper.with_extension("ready")).and_then(|()| memory_of(program));
+        fs::write(paper.with_extension("enough"), "")?;
+        job.join().map_err(|_| "a job's thread failed")??;
+        program.stop();
+        found
+    })
+}
+
+fn memory_of(program: &Boxed) -> Result<(f64, f64)> {
+    let status = fs::read_to_string(format!("/proc/{}/status", program.daemon()?))?;
+    let bytes = |key: &str| -> Result<f64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let kilobytes = line.and_then(|rest| rest.trim().split(' ').next());
+        Ok(kilobytes.ok_or("no such line in status")?.parse::<f64>()? * 1024.0)
+    };
+    Ok((bytes("VmRSS:")?, bytes("VmHWM:")?))
 }

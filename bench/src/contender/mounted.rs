@@ -119,7 +119,8 @@ impl Ready<'_> {
         match self.kind {
             Kind::Bind => Ok(mount_bind(source, view)?),
             Kind::Overlay => {
-                let text = std::ffi::CString::new(layers)?;
+                // Without "volatile" each unmount writes the whole disk's changes out.
+                let text = std::ffi::CString::new(layers + ",volatile")?;
                 Ok(mount(
                     "overlay",
                     view,
@@ -134,7 +135,13 @@ impl Ready<'_> {
                     .arg(view),
             )
             .map(drop),
-            Kind::Bindfs => output(Command::new("bindfs").arg(source).arg(view)).map(drop),
+            Kind::Bindfs => {
+                let mut command = Command::new("bindfs");
+                // An ordinary user may not let others in, nor needs to.
+                let alone = !rustix::process::geteuid().is_root();
+                command.args(alone.then_some("--no-allow-other"));
+                output(command.arg(source).arg(view)).map(drop)
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -27,6 +29,28 @@ pub(super) fn stat(found: &mut Findings, files: usize) -> Result<()> {
         found.saw(sum);
     }
     Ok(())
+}
+
+/// While this waits, its daemon's memory can be looked at.
+pub(super) fn hold(files: usize, paper: &Path) -> Result<()> {
+    let mut buffer = [0; 4096];
+    for path in paths(files) {
+        lstat(&path)?;
+        open_and_read(&path, &mut buffer)?;
+    }
+    fs::write(paper.with_extension("ready"), "")?;
+    wait_for(&paper.with_extension("enough"))
+}
+
+/// Waits until a file is there; an error after a minute.
+pub(crate) fn wait_for(path: &Path) -> Result<()> {
+    for _ in 0..6_000 {
+        if path.exists() {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Err(format!("{}: has not come", path.display()).into())
 }
 
 pub(super) fn absent(found: &mut Findings, files: usize) -> Result<()> {

@@ -5,6 +5,7 @@ mod data;
 mod metadata;
 mod tool;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Subcommand, ValueEnum};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 
 pub(crate) use data::fill;
+pub(crate) use metadata::wait_for;
 
 /// What is done in a loop. All paths are relative to the current directory, the workspace.
 #[derive(Clone, Debug, Subcommand)]
@@ -35,6 +37,8 @@ pub(crate) enum Loop {
     Append { times: usize },
     /// Create, rename and unlink files, and make directories
     Create { files: usize },
+    /// lstat of known paths; then say so by a file, and wait until another is there
+    Hold { files: usize, paper: PathBuf },
     /// Write files below `out`, and say when that was done
     Outputs { files: usize, bytes: usize },
     /// One pass of BLAKE3, by one thread, over a file that was just written
@@ -105,6 +109,7 @@ pub(crate) fn run(which: &Loop) -> Result<()> {
     let mut found = Findings::default();
     match which {
         Loop::Stat { files } => metadata::stat(&mut found, *files)?,
+        Loop::Hold { files, paper } => metadata::hold(*files, paper)?,
         Loop::Absent { files } => metadata::absent(&mut found, *files)?,
         Loop::Walk => metadata::walk(&mut found)?,
         Loop::StatAfterRead { files } => metadata::stat_after_read(&mut found, *files)?,
