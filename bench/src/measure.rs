@@ -94,6 +94,12 @@ fn unmet_bars(options: &Options, rows: &[Row]) -> Result<Vec<String>> {
         judged = bars::of_rows(judged, rows);
     }
     println!("{} of {before} bars are looked at", judged.len());
+    if options.scale < 1.0 {
+        println!(
+            "the bars are for --scale 1: met at {} is not met",
+            options.scale
+        );
+    }
     Ok(bars::unmet(&judged, rows))
 }
 
