@@ -4,7 +4,8 @@ use cas::Name;
 
 use super::access::{Access, Caller};
 use super::inode::{
-    Attributes, Directory, Extended, FileKind, Inode, InodeId, Kind, Meta, SpecialKind, Time,
+    Attributes, Directory, Extended, FileKind, Inode, InodeFlags, InodeId, Kind, Meta, SpecialKind,
+    Time,
 };
 use super::{Fault, Released, Result, View};
 
@@ -65,6 +66,28 @@ pub struct AttributeChange {
     /// Whether the length is set through a descriptor. Then the open has decided that the file
     /// may be written, whatever its mode is now (ftruncate(2)).
     pub by_descriptor: bool,
+}
+
+impl AttributeChange {
+    /// Whether both times, and nothing else, are set to the present.
+    fn only_touches(&self) -> bool {
+        let now = Some(SetTime::Now);
+        let touch = Self {
+            atime: now,
+            mtime: now,
+            by_descriptor: self.by_descriptor,
+            ..Self::default()
+        };
+        *self == touch
+    }
+}
+
+impl InodeFlags {
+    /// Whether they forbid a change. What may only grow may still be touched, as writing to it
+    /// would (fs/attr.c, `may_setattr`).
+    fn keep_from(self, change: &AttributeChange) -> bool {
+        self.has_any(Self::IMMUTABLE) || (self.pins() && !change.only_touches())
+    }
 }
 
 impl<S: Clone> View<S> {
@@ -297,7 +320,7 @@ impl<S: Clone> View<S> {
         if self.is_read_only(id) {
             return Err(Fault::ReadOnlyInput);
         }
-        if self.flags(id).pins() {
+        if self.flags(id).keep_from(&change) {
             return Err(Fault::NotPermitted);
         }
         check_change(&meta, kind, &change, self.judged(caller))?;

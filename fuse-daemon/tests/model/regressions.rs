@@ -3,8 +3,8 @@
 use cas::Name;
 use cas::tree::Tree;
 use fuse_daemon::view::{
-    AttributeChange, Caller, Fault, InodeId, Meta, NewNode, OpenIntent, Policy, RenameMode,
-    SetTime, Time, View,
+    AttributeChange, Caller, Fault, InodeFlags, InodeId, Meta, NewNode, OpenIntent, Policy,
+    RenameMode, SetTime, Time, View,
 };
 
 use super::operation::{OWNER, ROOT, STRANGER, all_entries};
@@ -245,4 +245,28 @@ fn a_preload_that_is_refused_leaves_nothing_behind() {
     let refused = view.preload(removed, name("x"), 2, meta);
     assert_eq!(refused, Err(Fault::NotFound));
     assert_eq!(view.check_invariants(), Ok(()));
+}
+
+/// xfstests generic/079.
+#[test]
+fn what_may_only_grow_may_be_touched() {
+    let mut view = view();
+    let file = make(&mut view, InodeId::ROOT, "f", NewNode::File(1), 0o644);
+    let touch = AttributeChange {
+        atime: Some(SetTime::Now),
+        mtime: Some(SetTime::Now),
+        ..AttributeChange::default()
+    };
+    let chosen = AttributeChange {
+        mtime: Some(SetTime::To(NOW)),
+        ..touch
+    };
+    let set = |view: &mut View<u32>, change| view.set_attributes(file, change, ROOT, NOW);
+    let flagged = view.set_flags(file, InodeFlags::APPEND_ONLY, ROOT, NOW);
+    assert_eq!(flagged, Ok(()));
+    assert_eq!(set(&mut view, touch), Ok(Some(1)));
+    assert_eq!(set(&mut view, chosen), Err(Fault::NotPermitted));
+    let flagged = view.set_flags(file, InodeFlags::IMMUTABLE, ROOT, NOW);
+    assert_eq!(flagged, Ok(()));
+    assert_eq!(set(&mut view, touch), Err(Fault::NotPermitted));
 }
