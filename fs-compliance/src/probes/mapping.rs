@@ -1,9 +1,12 @@
 //! Shared mappings.
 
-use rustix::fs::{OFlags, Timespec, Timestamps, ftruncate, futimens};
+use rustix::fs::{
+    AtFlags, CWD, OFlags, StatxFlags, Timespec, Timestamps, ftruncate, futimens, statx,
+};
+use rustix::io::Errno;
 
 use super::Ground;
-use super::check::{Outcome, content, get, lstat, must, open, put, read_at, same, write_at};
+use super::check::{Outcome, content, get, lstat, must, open, put, read_at, same, tick, write_at};
 use super::process::{in_child, signal_of};
 use super::raw::Mapping;
 
@@ -12,6 +15,7 @@ probes! { "mapping":
     mapping_outlives_its_descriptor "A store after the descriptor was closed is in the file, without msync",
     mapping_outlives_its_name "A mapping of a file without a name keeps its content",
     mapping_moves_the_time "A store to a shared mapping moves the time of last change by the next msync",
+    mapping_moves_the_time_that_was_known "A store to a shared mapping moves a time of last change that was told before the file was opened",
     mapping_is_shared_by_processes "A store by one process is seen in another's mapping of the same file",
     access_after_truncation_is_a_signal "Touching a page that was cut off is SIGBUS, and zeros when the file is extended again",
     two_mappings_are_one "Two mappings of a file by two names show one content",
@@ -70,6 +74,19 @@ fn mapping_moves_the_time(_: &Ground) -> Outcome {
     mapping.store(0, b'm');
     mapping.sync()?;
     must(lstat("a")?.st_mtime > 1_000_000, "it did not move")
+}
+
+fn mapping_moves_the_time_that_was_known(_: &Ground) -> Outcome {
+    drop(put("a", &[b'x'; 2 * PAGE])?);
+    // Nothing else is asked for: what comes along could make a cache ask for all.
+    let time = || {
+        let seen = statx(CWD, "a", AtFlags::empty(), StatxFlags::MTIME)?;
+        Ok::<_, Errno>((seen.stx_mtime.tv_sec, seen.stx_mtime.tv_nsec))
+    };
+    let first = time()?;
+    tick();
+    mapped("a")?.store(0, b'm');
+    must(time()? > first, "it did not move")
 }
 
 fn mapping_is_shared_by_processes(_: &Ground) -> Outcome {

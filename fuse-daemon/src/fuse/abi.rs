@@ -128,6 +128,9 @@ pub(super) const STATX_BASIC_AND_BTIME: u32 = 0x0fff;
 
 /// `FSYNC_FDATASYNC`: data only.
 pub(super) const FSYNC_FDATASYNC: u32 = 1;
+/// `FUSE_NOTIFY_INVAL_INODE`, where a reply has its error: the kernel is to forget what it knows of
+/// an inode.
+pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
 /// `FUSE_EXT_GROUPS`: the extension that names groups of the caller.
 pub(super) const EXT_GROUPS: u32 = 32;
 
@@ -238,6 +241,8 @@ sent! {
     }
     StatxOut { attr_valid: u64, attr_valid_nsec: u32, flags: u32, spare: [u64; 2], stat: Statx }
     Dirent { ino: u64, off: u64, namelen: u32, kind: u32 }
+    /// With a negative offset it is about attributes only.
+    NotifyInvalInodeOut { ino: u64, off: i64, len: i64 }
     BackingMap { fd: i32, flags: u32, padding: u64 }
 }
 
@@ -274,6 +279,7 @@ mod tests {
             (size_of::<StatxOut>(), 288),
             (size_of::<IoctlOut>(), 16),
             (size_of::<FsXattr>(), 28),
+            (size_of::<NotifyInvalInodeOut>(), 24),
             (size_of::<BackingMap>(), 16),
         ];
         for (ours, kernels) in received.into_iter().chain(sent) {

@@ -199,8 +199,24 @@ impl JobFileSystem {
         let out = self
             .back(id, backed_by)
             .inspect_err(|_| self.job.close(id, intent.write))?;
+        if intent.write && out.open_flags & fopen::PASSTHROUGH != 0 {
+            // It was told to keep them while nobody was writing, and of stores to a mapping it
+            // notes nothing (fs/fuse/passthrough.c, `fuse_passthrough_mmap`).
+            self.forget_attributes(id, reply);
+        }
         reply.push(&out);
         Ok(())
+    }
+
+    /// Makes the kernel forget attributes that it was told to keep.
+    pub(super) fn forget_attributes(&self, id: InodeId, reply: &mut Reply) {
+        // NOENT: the kernel knows nothing of the inode.
+        if let Err(error) = self.device.write(reply.outdated(id.0))
+            && error != Errno::NOENT
+        {
+            tracing::warn!("the kernel keeps outdated attributes: {error}");
+        }
+        reply.clear();
     }
 
     fn create(

@@ -113,6 +113,18 @@ impl Reply {
         self.head(unique, -errno.raw_os_error())
     }
 
+    /// The bytes of a message that nobody asked for: the kernel is to ask for an inode's attributes
+    /// before it tells them again. What has been added is dropped.
+    pub(super) fn outdated(&mut self, inode: u64) -> &[u8] {
+        self.clear();
+        self.push(&abi::NotifyInvalInodeOut {
+            ino: inode,
+            off: -1,
+            len: 0,
+        });
+        self.head(0, abi::NOTIFY_INVAL_INODE)
+    }
+
     fn head(&mut self, unique: u64, error: i32) -> &[u8] {
         let header = abi::OutHeader {
             len: self.length as u32,
@@ -148,6 +160,15 @@ mod tests {
         assert_eq!(&bytes[16..], b"\x0c\0\0\0\0\0\0\0and");
         reply.clear();
         assert_eq!(header(reply.finish(10)), (16, 0, 10));
+    }
+
+    #[test]
+    fn a_message_about_outdated_attributes_is_no_reply() {
+        let mut reply = Reply::new();
+        reply.push_bytes(b"half an answer");
+        let bytes = reply.outdated(7);
+        assert_eq!((header(bytes), bytes.len()), ((40, 2, 0), 40));
+        assert_eq!(&bytes[16..32], [7u64, u64::MAX].as_bytes());
     }
 
     #[test]
