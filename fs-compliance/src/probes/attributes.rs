@@ -1,15 +1,15 @@
 //! Extended attributes, access control lists, flags and handles.
 
 use rustix::fs::{
-    IFlags, OFlags, XattrFlags, getxattr, ioctl_getflags, ioctl_setflags, listxattr, lsetxattr,
-    removexattr, setxattr, symlink, unlink,
+    AtFlags, CWD, IFlags, OFlags, StatxFlags, XattrFlags, getxattr, ioctl_getflags, ioctl_setflags,
+    listxattr, lsetxattr, removexattr, setxattr, statx, symlink, unlink,
 };
 use rustix::io::Errno;
 
 use super::Ground;
 use super::check::{
     Outcome, chmod, has_mode, holds, lstat, make, mkdir, must, not_supported, offered, open, put,
-    reads, refused, same,
+    reads, refused, same, tick,
 };
 use super::ground::STRANGER;
 use super::raw::Handle;
@@ -25,6 +25,7 @@ probes! { "attributes":
     access_list_grants "An access control list lets in the user whom it names and shows in the mode",
     default_list_is_inherited "New files take the default access control list of their directory",
     inode_flags_are_kept "FS_IOC_SETFLAGS sets FS_NODUMP_FL and FS_IOC_GETFLAGS reads it",
+    inode_flags_move_the_change_time "Setting inode flags moves the ctime, also where it was known before",
     immutable_file_is_not_changed "A file with FS_IMMUTABLE_FL is neither written nor removed",
     handle_leads_back_to_a_file "open_by_handle_at finds a file again after the kernel forgot its name",
     handle_of_a_removed_file_is_stale "open_by_handle_at is ESTALE for a file that is gone",
@@ -236,6 +237,21 @@ fn inode_flags_are_kept(_: &Ground) -> Outcome {
     )?;
     ioctl_setflags(&file, flags)?;
     same("flags afterwards", ioctl_getflags(&again)?, flags)
+}
+
+fn inode_flags_move_the_change_time(_: &Ground) -> Outcome {
+    let file = put("a", b"")?;
+    let flags = offered("FS_IOC_GETFLAGS", ioctl_getflags(&file), &[Errno::INVAL])?;
+    let time = || {
+        let seen = statx(CWD, "a", AtFlags::empty(), StatxFlags::CTIME)?;
+        Ok::<_, Errno>((seen.stx_ctime.tv_sec, seen.stx_ctime.tv_nsec))
+    };
+    drop(file);
+    let first = time()?;
+    tick();
+    let set = ioctl_setflags(open("a", OFlags::RDONLY)?, flags | IFlags::NODUMP);
+    offered("FS_IOC_SETFLAGS", set, &[])?;
+    must(time()? > first, "it did not move")
 }
 
 fn immutable_file_is_not_changed(ground: &Ground) -> Outcome {

@@ -73,8 +73,7 @@ impl JobFileSystem {
             ioctl::SET_FLAGS => {
                 let word = data.first_chunk().ok_or(Refusal::Os(Errno::INVAL))?;
                 let flags = InodeFlags(u32::from_ne_bytes(*word));
-                self.job.set_flags(id, flags, by, now())?;
-                reply.push(&abi::IoctlOut::default());
+                self.set_flags(id, flags, by, reply)?;
             }
             ioctl::GET_XFLAGS => {
                 let xflags = swapped(self.job.flags(id)?.0, &XFLAGS, |(flag, x)| (flag, x));
@@ -88,11 +87,25 @@ impl JobFileSystem {
                 let (x, _) =
                     abi::FsXattr::read_from_prefix(data).map_err(|_| Refusal::Os(Errno::INVAL))?;
                 let flags = swapped(x.xflags, &XFLAGS, |(flag, x)| (x, flag));
-                self.job.set_flags(id, InodeFlags(flags), by, now())?;
-                reply.push(&abi::IoctlOut::default());
+                self.set_flags(id, InodeFlags(flags), by, reply)?;
             }
             _ => return Err(Refusal::Os(Errno::NOTTY)),
         }
+        Ok(())
+    }
+
+    /// The kernel does not know that this moves the time of change (fs/fuse/ioctl.c,
+    /// `fuse_fileattr_set`).
+    fn set_flags(
+        &self,
+        id: InodeId,
+        flags: InodeFlags,
+        by: Caller,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        self.job.set_flags(id, flags, by, now())?;
+        self.forget_attributes(id, reply);
+        reply.push(&abi::IoctlOut::default());
         Ok(())
     }
 
