@@ -140,12 +140,17 @@ impl Job {
         offset: u64,
         length: u64,
     ) -> Result<()> {
+        let grows = mode.difference(FallocateFlags::KEEP_SIZE).is_empty();
+        self.view()?.may_change_content(id, grows)?;
         let file = open_staged(&self.writable(id)?, OFlags::RDWR)?;
         Ok(rustix::fs::fallocate(file, mode, offset, length)?)
     }
 
     /// Copies a range of bytes from one file to another, and tells how many it were.
     pub fn copy_range(&self, from: (InodeId, u64), to: (InodeId, u64), length: u64) -> Result<u64> {
+        // As on other file systems: to what may only grow, a copy is a write like any other, which
+        // the open has judged (fs/read_write.c, `generic_copy_file_checks`).
+        self.view()?.may_change_content(to.0, true)?;
         let target = open_staged(&self.writable(to.0)?, OFlags::WRONLY)?;
         let source = self.backing(from.0, &self.current(from.0)?, OFlags::RDONLY)?;
         let (mut read_at, mut write_at, mut left) = (from.1, to.1, length);

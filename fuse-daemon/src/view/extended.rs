@@ -184,6 +184,16 @@ impl<S: Clone> View<S> {
         Ok(())
     }
 
+    /// Checks that no inode flag keeps content from being changed through a descriptor that is
+    /// older than the flag. `grows` says that nothing that is there can be lost.
+    pub fn may_change_content(&self, id: InodeId, grows: bool) -> Result<()> {
+        let flags = self.flags(id);
+        match flags.has_any(InodeFlags::IMMUTABLE) || (flags.pins() && !grows) {
+            true => Err(Fault::NotPermitted),
+            false => Ok(()),
+        }
+    }
+
     /// An inode of the table, or nothing for one that is as declared.
     fn known(&self, id: InodeId) -> Result<Option<&Inode<S>>> {
         match self.table.get(&id) {

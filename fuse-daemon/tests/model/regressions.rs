@@ -270,3 +270,20 @@ fn what_may_only_grow_may_be_touched() {
     assert_eq!(flagged, Ok(()));
     assert_eq!(set(&mut view, touch), Err(Fault::NotPermitted));
 }
+
+/// xfstests generic/553.
+#[test]
+fn an_older_descriptor_changes_no_content_that_a_flag_protects() {
+    let mut view = view();
+    let file = make(&mut view, InodeId::ROOT, "f", NewNode::File(1), 0o644);
+    let refused = Err(Fault::NotPermitted);
+    for (flags, growth, loss) in [
+        (InodeFlags::default(), Ok(()), Ok(())),
+        (InodeFlags::APPEND_ONLY, Ok(()), refused),
+        (InodeFlags::IMMUTABLE, refused, refused),
+    ] {
+        assert_eq!(view.set_flags(file, flags, ROOT, NOW), Ok(()));
+        assert_eq!(view.may_change_content(file, true), growth);
+        assert_eq!(view.may_change_content(file, false), loss);
+    }
+}
