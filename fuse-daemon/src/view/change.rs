@@ -324,7 +324,12 @@ impl<S: Clone> View<S> {
             return Err(Fault::NotPermitted);
         }
         check_change(&meta, kind, &change, self.judged(caller))?;
-        let judged = self.judged(caller);
+        // Who does not own the file only takes privileges from it by writing. The kernel then goes by
+        // the bits (fs/fuse/dir.c, `fuse_setattr`), and of whose groups they are, by nobody.
+        let judged = match meta.owned_by(caller) {
+            true => self.judged(caller),
+            false => caller,
+        };
         if let Some(perm) = change.perm {
             self.follow_chmod(id, perm);
         }

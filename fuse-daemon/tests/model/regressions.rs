@@ -3,8 +3,8 @@
 use cas::Name;
 use cas::tree::Tree;
 use fuse_daemon::view::{
-    AttributeChange, Caller, Fault, InodeFlags, InodeId, Meta, NewNode, OpenIntent, Policy,
-    RenameMode, SetTime, Time, View,
+    AttributeChange, Caller, Fault, InodeFlags, InodeId, Meta, NewNode, OpenIntent, Permissions,
+    Policy, RenameMode, SetTime, Time, View,
 };
 
 use super::operation::{OWNER, ROOT, STRANGER, all_entries};
@@ -285,5 +285,28 @@ fn an_older_descriptor_changes_no_content_that_a_flag_protects() {
         assert_eq!(view.set_flags(file, flags, ROOT, NOW), Ok(()));
         assert_eq!(view.may_change_content(file, true), growth);
         assert_eq!(view.may_change_content(file, false), loss);
+    }
+}
+
+/// xfstests generic/683: the kernel asks for less than a write of a stranger takes away.
+#[test]
+fn a_stranger_who_writes_takes_set_group_id_away_where_the_kernel_checks_permissions() {
+    let tree = Tree::build(all_entries()).expect("a tree");
+    let policy = Policy {
+        permissions: Permissions::Kernel,
+        ..Policy::default()
+    };
+    let mut view = View::new(tree, OWNER, Time::default(), policy);
+    for (caller, left) in [(STRANGER, 0o666), (OWNER, 0o2666), (ROOT, 0o2666)] {
+        let name = format!("{}", caller.uid);
+        let file = make(&mut view, InodeId::ROOT, &name, NewNode::File(1), 0o6666);
+        let kill = AttributeChange {
+            perm: Some(0o2666),
+            ..AttributeChange::default()
+        };
+        let set = view.set_attributes(file, kill, caller, NOW);
+        assert_eq!(set, Ok(Some(1)));
+        let (shown, _) = view.attributes(file).expect("there");
+        assert_eq!(shown.meta.perm, left, "{caller:?}");
     }
 }
