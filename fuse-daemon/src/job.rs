@@ -8,6 +8,7 @@ mod extended;
 mod files;
 mod saved;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -347,17 +348,22 @@ impl Job {
         self.view().is_ok_and(|view| !always(view.policy()))
     }
 
+    /// Where the listing of a directory ends now.
+    pub fn end_of_listing(&self, directory: InodeId) -> Result<u64> {
+        Ok(self.view()?.end_of_listing(directory))
+    }
+
     /// Lists part of a directory.
     pub fn list(
         &self,
         directory: InodeId,
-        offset: u64,
+        offsets: Range<u64>,
         limit: usize,
         now: Time,
     ) -> Result<Vec<ListedStat>> {
         let listed = self.commit(|view| {
             view.accessed(directory, now);
-            view.list(directory, offset, limit)
+            view.list(directory, offsets, limit)
         })?;
         let complete = |entry: Listed<Staged>| {
             let stat = self.complete((entry.attributes, entry.staged))?;

@@ -5,16 +5,16 @@ use std::fs::File;
 use rustix::fs::{FallocateFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::job::{ListedStat, Refusal, Result, Staged, Stat};
+use crate::job::{Refusal, Result, Staged, Stat};
 use crate::view::{Access, Caller, Fault, InodeId, NewMode, NewNode, Opened, RenameMode};
 
 use super::abi::{self, fopen};
 use super::convert::{
-    absent, attributes_reply, caller, change, directory_entry, entry, file_system, intent,
-    new_special, now, seek_from, statx_reply,
+    absent, attributes_reply, caller, change, entry, file_system, intent, new_special, now,
+    seek_from, statx_reply,
 };
 use super::passthrough::BackedBy;
-use super::reply::{ENTRY_MIN, ENTRY_PLUS_MIN, Reply};
+use super::reply::Reply;
 use super::request::{Operation, Request};
 use super::{Device, JobFileSystem};
 
@@ -69,7 +69,11 @@ impl JobFileSystem {
             Operation::OpenDirectory => self.open_directory(id, by, reply),
             Operation::ReadDirectory(read) => self.list(id, read, reply),
             Operation::ReadDirectoryPlus(read) => self.list_with_attributes(id, read, reply),
-            Operation::ReleaseDirectory | Operation::Destroy => Ok(()),
+            Operation::ReleaseDirectory(release) => {
+                self.listings.close(release.fh);
+                Ok(())
+            }
+            Operation::Destroy => Ok(()),
             Operation::FileSystem => {
                 let below = self.job.file_system();
                 below.map(|below| reply.push(&file_system(&below)))
@@ -308,61 +312,6 @@ impl JobFileSystem {
         self.backings.close(id);
         self.job.close(id, intent(release.flags).write);
         Ok(())
-    }
-
-    fn open_directory(&self, id: InodeId, by: Caller, reply: &mut Reply) -> Result<()> {
-        self.job.open_directory(id, by)?;
-        let cached = self.job.may_cache_listings();
-        reply.push(&abi::OpenOut {
-            open_flags: if cached {
-                fopen::CACHE_DIR | fopen::KEEP_CACHE
-            } else {
-                0
-            },
-            ..Default::default()
-        });
-        Ok(())
-    }
-
-    fn list(&self, id: InodeId, read: &abi::ReadIn, reply: &mut Reply) -> Result<()> {
-        let limit = read.size as usize;
-        let mut full = false;
-        for listed in self.job.list(id, read.offset, limit / ENTRY_MIN, now())? {
-            let (name, next) = (&listed.name, listed.next);
-            let entry = directory_entry(&listed.stat, next, name);
-            full = full || !reply.entry(limit, &entry, name);
-            self.give_back(&listed);
-        }
-        Ok(())
-    }
-
-    fn list_with_attributes(
-        &self,
-        id: InodeId,
-        read: &abi::ReadIn,
-        reply: &mut Reply,
-    ) -> Result<()> {
-        let limit = read.size as usize;
-        let mut full = false;
-        for listed in self
-            .job
-            .list(id, read.offset, limit / ENTRY_PLUS_MIN, now())?
-        {
-            let (name, next) = (&listed.name, listed.next);
-            let (stat, dirent) = (&listed.stat, directory_entry(&listed.stat, next, name));
-            full = full || !reply.entry_plus(limit, &entry(stat), &dirent, name);
-            if full {
-                self.give_back(&listed);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes back the reference of an entry that was listed but not delivered with attributes.
-    fn give_back(&self, entry: &ListedStat) {
-        if entry.counted {
-            self.job.forget(entry.stat.attributes.id, 1);
-        }
     }
 
     fn allocate(&self, id: InodeId, allocate: &abi::FallocateIn) -> Result<()> {

@@ -12,7 +12,7 @@
 //! - `session` negotiates, runs the threads, counts, and ends; `interrupt` is how.
 //! - `dispatch` and `extended` are one short method per operation; `convert` and `errno` translate
 //!   for them.
-//! - `passthrough` is what backs opened files.
+//! - `listing` is how far a listing goes; `passthrough` is what backs opened files.
 //!
 //! # What the kernel may keep, and why
 //!
@@ -34,6 +34,7 @@ mod dispatch;
 mod errno;
 mod extended;
 mod interrupt;
+mod listing;
 mod passthrough;
 mod reply;
 mod request;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use crate::job::Job;
 
 use device::Device;
+use listing::Listings;
 use passthrough::Backings;
 pub use session::{Session, serve};
 
@@ -54,4 +56,5 @@ struct JobFileSystem {
     /// Before the backing files: when it is closed, they are let go of all at once.
     device: Arc<Device>,
     backings: Backings,
+    listings: Listings,
 }

@@ -21,6 +21,7 @@ use super::device::Device;
 use super::dispatch::Answered;
 use super::errno::errno;
 use super::interrupt::interrupt;
+use super::listing::Listings;
 use super::passthrough::Backings;
 use super::reply::{MAX_IO, Reply};
 use super::request::{Operation, Request};
@@ -207,6 +208,7 @@ pub fn serve(job: Arc<Job>, device: OwnedFd, passthrough: bool) -> io::Result<Se
         job,
         device,
         backings,
+        listings: Listings::default(),
     });
     session.read(readers, file_system, sender)?;
     Ok(session)

@@ -51,6 +51,11 @@ impl Entries {
         self.by_name.is_empty()
     }
 
+    /// The cookie that the next new name gets.
+    pub(super) fn end(&self) -> u64 {
+        self.next
+    }
+
     /// Names in the order in which they were made, from a cookie on.
     pub(super) fn starting_at(
         &self,

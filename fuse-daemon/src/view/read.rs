@@ -1,5 +1,7 @@
 //! Looking without changing: lookup, attributes, listing, links, and the decision of `open`.
 
+use std::ops::Range;
+
 use cas::tree::NodeKind;
 use cas::{Digest, Name};
 
@@ -217,7 +219,14 @@ impl<S: Clone> View<S> {
         }
     }
 
-    /// Lists up to `limit` entries of a directory from an offset on, and counts a reference for
+    /// Where the listing of a directory ends now: what is made or renamed in it from now on comes
+    /// behind this.
+    pub fn end_of_listing(&self, directory: InodeId) -> u64 {
+        let made = self.directory(directory).map_or(0, |of| of.made.end());
+        FIRST_CHILD + self.declared_places(directory) + made
+    }
+
+    /// Lists up to `limit` entries of a directory between two offsets, and counts a reference for
     /// each that says `counted`.
     ///
     /// Offsets are stable: 0 and 1 are `.` and `..`, then come the declared children by their
@@ -225,7 +234,7 @@ impl<S: Clone> View<S> {
     pub fn list(
         &mut self,
         directory: InodeId,
-        offset: u64,
+        offsets: Range<u64>,
         limit: usize,
     ) -> Result<Vec<Listed<S>>> {
         // As getdents(2): a removed directory has not even `.` and `..`. Its parent may be gone.
@@ -233,7 +242,7 @@ impl<S: Clone> View<S> {
             return Err(Fault::NotFound);
         }
         let declared = self.declared_places(directory);
-        let behind_dots = offset.saturating_sub(FIRST_CHILD);
+        let behind_dots = offsets.start.saturating_sub(FIRST_CHILD);
         let (from, made_from) = (
             behind_dots.min(declared),
             behind_dots.saturating_sub(declared),
@@ -249,7 +258,9 @@ impl<S: Clone> View<S> {
             counted: true,
         };
         let children = self.names(directory, from as u32, made_from).map(place);
-        let found = self.dots(directory, offset).into_iter().chain(children);
+        let found = self.dots(directory, offsets.start);
+        let found = found.into_iter().chain(children);
+        let found = found.take_while(|found| found.next <= offsets.end);
         let found: Vec<_> = found.take(limit).collect();
         found.into_iter().map(|found| self.listed(found)).collect()
     }

@@ -29,7 +29,7 @@ impl World {
             None => self.begin(cursor, self.resolve(from)),
         };
         let offset = self.cursors[cursor].offset;
-        let listed = self.view.list(directory, offset, limit.into());
+        let listed = self.view.list(directory, offset..u64::MAX, limit.into());
         let Some((listed, number)) = agree(listed, self.model.list(directory))? else {
             self.cursors[cursor] = Cursor::default();
             return Ok(());

@@ -58,7 +58,7 @@ fn rename(
 
 /// Names from an offset on, and where to go on.
 fn list(view: &mut View<u32>, directory: InodeId, offset: u64) -> (Vec<String>, u64) {
-    let listed = view.list(directory, offset, 100).expect("listed");
+    let listed = view.list(directory, offset..u64::MAX, 100).expect("listed");
     let end = listed.last().map_or(offset, |entry| entry.next);
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     (listed.iter().map(|entry| text(&entry.name)).collect(), end)
@@ -209,7 +209,10 @@ fn a_removed_directory_whose_parent_is_gone_too_lists_nothing() {
         drop(removed.expect("removed"));
     }
     drop(view.forget(parent, 1));
-    assert_eq!(view.list(child, 0, 9).unwrap_err(), Fault::NotFound);
+    assert_eq!(
+        view.list(child, 0..u64::MAX, 9).unwrap_err(),
+        Fault::NotFound
+    );
     assert_eq!(view.attributes(child).expect("known").0.links, 0);
 }
 
@@ -309,4 +312,28 @@ fn a_stranger_who_writes_takes_set_group_id_away_where_the_kernel_checks_permiss
         let (shown, _) = view.attributes(file).expect("there");
         assert_eq!(shown.meta.perm, left, "{caller:?}");
     }
+}
+
+/// xfstests generic/736: whoever renames what is listed, there and back, would list it for ever.
+#[test]
+fn a_listing_comes_to_an_end_while_all_that_is_listed_is_renamed() {
+    let mut view = view();
+    let parent = directory(&mut view, InodeId::ROOT, "p");
+    for text in ["x", "y", "z"] {
+        make(&mut view, parent, text, NewNode::File(1), 0o644);
+    }
+    let (mut seen, mut offset) = (Vec::new(), 2);
+    let end = view.end_of_listing(parent);
+    while let Some(entry) = view.list(parent, offset..end, 1).expect("listed").pop() {
+        let text = String::from_utf8(entry.name.into()).expect("a name");
+        for (from, to) in [(&*text, "t"), ("t", &*text)] {
+            let mode = RenameMode::Replace;
+            let renamed = rename(&mut view, (parent, from), (parent, to), mode, OWNER);
+            assert_eq!(renamed, Ok(()));
+        }
+        seen.push(text);
+        offset = entry.next;
+    }
+    assert_eq!(seen, ["x", "y", "z"]);
+    assert_eq!(list(&mut view, parent, 2).0, ["x", "y", "z"]);
 }
