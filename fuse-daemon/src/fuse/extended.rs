@@ -87,6 +87,10 @@ impl JobFileSystem {
                 let (x, _) =
                     abi::FsXattr::read_from_prefix(data).map_err(|_| Refusal::Os(Errno::INVAL))?;
                 let flags = swapped(x.xflags, &XFLAGS, |(flag, x)| (x, flag));
+                let kept = swapped(flags, &XFLAGS, |(flag, x)| (flag, x));
+                if (kept, 0, 0, 0) != (x.xflags, x.extsize, x.projid, x.cowextsize) {
+                    return Err(Refusal::Os(Errno::OPNOTSUPP));
+                }
                 self.set_flags(id, InodeFlags(flags), by, reply)?;
             }
             _ => return Err(Refusal::Os(Errno::NOTTY)),
@@ -127,12 +131,13 @@ impl JobFileSystem {
 const ATIME_CONTROL: &[u8] = b"trusted.wakebox.atime";
 
 /// Flags that are kept, as `FS_IOC_GETFLAGS` has them and as `FS_IOC_FSGETXATTR` has them.
-const XFLAGS: [(u32, u32); 5] = [
+const XFLAGS: [(u32, u32); 6] = [
     (0x10, 0x08),
     (0x20, 0x10),
     (0x08, 0x20),
     (0x80, 0x40),
     (0x40, 0x80),
+    (0x0200_0000, 0x8000),
 ];
 
 /// Flags in other words; those that have none are left out.

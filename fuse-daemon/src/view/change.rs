@@ -145,6 +145,10 @@ impl<S: Clone> View<S> {
     ) -> Result<Inode<S>> {
         let above = self.meta_of(parent)?;
         let is_directory = matches!(kind, Kind::Directory(_));
+        let flags = match kind {
+            Kind::Staged(_) | Kind::Directory(_) => self.flags(parent).inherited(),
+            _ => InodeFlags::default(),
+        };
         let (perm, extended) = match kind {
             Kind::Symlink(_) => (0o777, Extended::new()),
             _ => self.inherited(parent, mode, is_directory),
@@ -162,6 +166,7 @@ impl<S: Clone> View<S> {
         };
         Ok(Inode {
             extended,
+            flags,
             ..Inode::new(meta, now, kind)
         })
     }

@@ -111,12 +111,20 @@ impl InodeFlags {
     pub const IMMUTABLE: InodeFlags = InodeFlags(0x10);
     /// It may only grow (`FS_APPEND_FL`).
     pub const APPEND_ONLY: InodeFlags = InodeFlags(0x20);
-    /// What may be set: those two, and `SYNC`, `NODUMP` and `NOATIME`, which are only remembered.
-    pub const SETTABLE: InodeFlags = InodeFlags(0x10 | 0x20 | 0x08 | 0x40 | 0x80);
+    /// What is handed down to new files and directories, as ext4 does: `SYNC`, `NODUMP`, `NOATIME`
+    /// and `DAX`. They are only remembered.
+    pub const INHERITED: InodeFlags = InodeFlags(0x08 | 0x40 | 0x80 | 0x0200_0000);
+    /// What may be set.
+    pub const SETTABLE: InodeFlags = InodeFlags(0x10 | 0x20 | Self::INHERITED.0);
 
     /// Whether any of some flags is set.
     pub fn has_any(self, of: InodeFlags) -> bool {
         self.0 & of.0 != 0
+    }
+
+    /// Those of a directory that something new in it gets.
+    pub(super) fn inherited(self) -> Self {
+        Self(self.0 & Self::INHERITED.0)
     }
 
     /// Whether it may not be removed, moved, linked, or given other attributes.

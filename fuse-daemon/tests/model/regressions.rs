@@ -337,3 +337,20 @@ fn a_listing_comes_to_an_end_while_all_that_is_listed_is_renamed() {
     assert_eq!(seen, ["x", "y", "z"]);
     assert_eq!(list(&mut view, parent, 2).0, ["x", "y", "z"]);
 }
+
+/// xfstests generic/607.
+#[test]
+fn new_files_and_directories_inherit_the_flags_of_their_directory() {
+    const DAX: InodeFlags = InodeFlags(0x0200_0000);
+    let mut view = view();
+    let parent = directory(&mut view, InodeId::ROOT, "p");
+    let older = make(&mut view, parent, "older", NewNode::File(1), 0o644);
+    assert_eq!(view.set_flags(parent, DAX, ROOT, NOW), Ok(()));
+    let file = make(&mut view, parent, "f", NewNode::File(2), 0o644);
+    let below = directory(&mut view, parent, "d");
+    let link = NewNode::Symlink(b"f".as_slice().into());
+    let link = make(&mut view, parent, "l", link, 0o777);
+    let flags = [older, file, below, link].map(|id| view.flags(id));
+    let none = InodeFlags::default();
+    assert_eq!(flags, [none, DAX, DAX, none]);
+}
