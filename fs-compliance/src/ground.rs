@@ -5,6 +5,7 @@ use crate::cli::Cli;
 use crate::command::{self, Done};
 use crate::mounts::{Mounted, demand_device, demand_fuse, install_mount_program, memory, open};
 use crate::outcome::{At as _, Trouble};
+use crate::suites::xfstests;
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -107,7 +108,10 @@ impl Ground {
         }
         accounts::provide(&self.work)?;
         match &self.subject {
-            Subject::View(wakebox) => install_mount_program(&self.work, wakebox),
+            Subject::View(wakebox) => {
+                let options = xfstests::mount_options(self);
+                install_mount_program(&self.work, wakebox, &options)
+            }
             Subject::Native => Ok(()),
         }
     }

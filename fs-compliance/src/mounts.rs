@@ -1,6 +1,7 @@
 //! What is mounted for a run, all of it in the run's mount namespace.
 
 use crate::outcome::{At as _, Trouble};
+use crate::work::place;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
 use std::fs::{self, OpenOptions, Permissions};
@@ -11,17 +12,38 @@ use std::path::{Path, PathBuf};
 const FUSE_MAGIC: i64 = 0x6573_5546;
 
 /// mount(8) looks for its helpers in /sbin only (libmount's FS_SEARCH_PATH), so a directory with
-/// ours is laid over it, in this mount namespace.
-pub(crate) fn install_mount_program(work: &Path, wakebox: &Path) -> Result<(), Trouble> {
-    let ours = work.join("sbin");
-    fs::create_dir_all(&ours).at(ours.display())?;
-    let link = ours.join("mount.fuse.wakebox");
+/// ours is laid over it, in this mount namespace. It adds options to those of mounts of some
+/// sources, as fstab(5) has them for devices: suites mount with no options, too.
+pub(crate) fn install_mount_program(
+    work: &Path,
+    wakebox: &Path,
+    options: &[(&str, String)],
+) -> Result<(), Trouble> {
+    const NAME: &str = "mount.fuse.wakebox";
+    let (ours, real) = (work.join("sbin"), work.join("helper"));
+    for folder in [&ours, &real] {
+        fs::create_dir_all(folder).at(folder.display())?;
+    }
+    let link = real.join(NAME);
     symlink(wakebox, &link).at(link.display())?;
+    let script = ours.join(NAME);
+    place(&script, &mount_script(&link, options))?;
+    open(&script, 0o755)?;
     let sbin = Path::new("/sbin").canonicalize().at("/sbin")?;
     let layers = format!("lowerdir={}:{}", ours.display(), sbin.display());
     let layers = CString::new(layers).at("/sbin")?;
     mount("sbin", &sbin, "overlay", MountFlags::empty(), &*layers)
         .at("an overlay over /sbin, for mount.fuse.wakebox")
+}
+
+fn mount_script(real: &Path, options: &[(&str, String)]) -> String {
+    let case = |(source, words): &(&str, String)| {
+        let words = words.replace('\'', "'\\''");
+        format!("{source}) set -- \"$@\" -o '{words}';;\n")
+    };
+    let cases: String = options.iter().map(case).collect();
+    let real = real.display();
+    format!("#!/bin/sh\ncase $1 in\n{cases}esac\nexec '{real}' \"$@\"\n")
 }
 
 /// A file system under test; unmounted when dropped.
@@ -96,4 +118,21 @@ pub(crate) fn memory(point: &Path) -> Result<(), Trouble> {
 /// Sets permission bits.
 pub(crate) fn open(path: &Path, mode: u32) -> Result<(), Trouble> {
     fs::set_permissions(path, Permissions::from_mode(mode)).at(path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_added_for_the_sources_that_have_some() {
+        let script = mount_script(Path::new("/bin/echo"), &[("one", "state=/a'b,c".into())]);
+        let run = |source: &str| {
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", &script, "mount", source, "/d", "-o", "rw"]);
+            String::from_utf8(shell.output().expect("sh").stdout).expect("text")
+        };
+        assert_eq!(run("one"), "one /d -o rw -o state=/a'b,c\n");
+        assert_eq!(run("two"), "two /d -o rw\n");
+    }
 }

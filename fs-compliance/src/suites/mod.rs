@@ -9,7 +9,7 @@ mod pjdfstest;
 pub mod probes;
 mod stress;
 mod unionmount;
-mod xfstests;
+pub mod xfstests;
 
 use crate::ground::Ground;
 use crate::outcome::{Case, SuiteRun, Trouble};
