@@ -209,7 +209,13 @@ fn moving() -> Vec<Row> {
                 (rename("ex", "ex2", exchange), Done),
                 (readlink("ex"), Told("x")),
                 (rename("ex", "link", exchange), Refused(EACCES)),
-                (rename("ex", "ex3", libc::RENAME_WHITEOUT), Refused(EINVAL)),
+                (rename("ex", "ex3", libc::RENAME_WHITEOUT), Done),
+                (readlink("ex3"), Told("x")),
+                (readlink("ex"), Refused(EINVAL)), // a device is there now
+                (
+                    rename("link", "ex4", libc::RENAME_WHITEOUT),
+                    Refused(EACCES),
+                ),
             ],
         ),
         (

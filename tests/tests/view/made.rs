@@ -1,6 +1,6 @@
 //! What a job makes: ordinary files, with the few differences that are on purpose.
 
-use libc::{EACCES, EAGAIN, ENAMETOOLONG, ENOENT, ENXIO, EOPNOTSUPP, ETXTBSY};
+use libc::{EACCES, EAGAIN, EEXIST, ENAMETOOLONG, ENOENT, ENXIO, EOPNOTSUPP, ETXTBSY};
 use wakebox_tests::needs_fuse;
 use wakebox_tests::operation::{Operation, text};
 
@@ -126,13 +126,27 @@ fn special_files_work_and_are_no_outputs() {
 }
 
 #[test]
+fn a_whiteout_stays_behind_and_is_no_output() {
+    needs_fuse!();
+    let steps = [
+        (mkdir("d"), Done),
+        (create(0, "d/a", CREATE, 0o644), Done),
+        (rename("d/a", "d/b", libc::RENAME_WHITEOUT), Done),
+        (
+            list("d"),
+            Told("..:Directory .:Directory a:CharacterDevice b:RegularFile"),
+        ),
+        (create(1, "d/a", CREATE, 0o644), Refused(EEXIST)),
+    ];
+    assert_eq!(check(&job(), &steps).outputs(), ["d", "d/b"]);
+}
+
+#[test]
 fn what_is_not_offered_says_so() {
     needs_fuse!();
-    let whiteout = libc::RENAME_WHITEOUT;
     let steps = [
         (create(0, "a", CREATE, 0o644), Done),
         (attribute("a"), Refused(EOPNOTSUPP)),
-        (rename("a", "b", whiteout), Refused(libc::EINVAL)),
         (stat(&"n".repeat(256)), Refused(ENAMETOOLONG)),
         (create(1, &"n".repeat(255), CREATE, 0o644), Done),
         (Operation::NameMax { path: text(".") }, Told("255")),
