@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cas::protocol::{self, Reply, Request};
 use cas::{Digest, Store};
@@ -360,9 +360,22 @@ fn background(socket: &Path, idle: std::time::Duration) -> Result<u8> {
     Ok(0)
 }
 
+/// What the process that serves a mount is told by its arguments.
+#[derive(Debug)]
+pub struct Serving {
+    /// The root of the store.
+    pub store: PathBuf,
+    /// Device number of the file system, major and minor.
+    pub number: (u32, u32),
+    /// Ends with its parent.
+    pub foreground: bool,
+    /// When the view's log is looked after, if not as usual: milliseconds and bytes.
+    pub upkeep: Option<(u64, u64)>,
+}
+
 /// The process that serves a mount: standard input is the state directory with its lock, standard
 /// output the conversation with whoever mounts, by which the file system comes.
-pub fn serve_mount(store: &Path, number: (u32, u32), foreground: bool) -> Result<()> {
+pub fn serve_mount(serving: &Serving) -> Result<()> {
     let failed = |errno: rustix::io::Errno| Error::io("start to serve", "the mount", errno);
     let state = own_copy(rustix::stdio::stdin()).map_err(failed)?;
     let socket = own_copy(rustix::stdio::stdout()).map_err(failed)?;
@@ -373,7 +386,7 @@ pub fn serve_mount(store: &Path, number: (u32, u32), foreground: bool) -> Result
     let null = null.map_err(|error| Error::io("open", "/dev/null", error))?;
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;
     rustix::stdio::dup2_stdout(&null).map_err(failed)?;
-    if foreground {
+    if serving.foreground {
         // Without whoever waits for it, a mount in the foreground is none.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
             .map_err(failed)?;
@@ -387,14 +400,22 @@ pub fn serve_mount(store: &Path, number: (u32, u32), foreground: bool) -> Result
     let Some((Request::Serve, Some(device))) = asked else {
         return Ok(()); // it gave up
     };
+    let store = &serving.store;
     let root = std::fs::File::open(store).map_err(|e| Error::io("open the store", store, e))?;
+    let upkeep = serving
+        .upkeep
+        .map(|(period, small)| fuse_daemon::log::Upkeep {
+            period: std::time::Duration::from_millis(period),
+            small,
+        });
     let owner = rustix::process::geteuid().as_raw();
     let settings = fuse_daemon::standing::Settings {
         state,
         store: root.into(),
         device,
-        number,
+        number: serving.number,
         owner: (owner, rustix::process::getegid().as_raw()),
+        upkeep: upkeep.unwrap_or_default(),
         stop,
     };
     let mut socket = Some(socket);

@@ -90,6 +90,24 @@ pub const PERIOD: Duration = Duration::from_secs(5);
 /// Below this many bytes a log is not worth replacing.
 const SMALL: u64 = 1 << 20;
 
+/// When a log is looked after.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    /// How long changes may stay unflushed, and released files undeleted.
+    pub period: Duration,
+    /// Up to how many bytes a log is left as long as it is.
+    pub small: u64,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            period: PERIOD,
+            small: SMALL,
+        }
+    }
+}
+
 /// The log of one view. See the module's documentation.
 #[derive(Debug)]
 pub struct Log {
@@ -97,6 +115,8 @@ pub struct Log {
     header: Header,
     pending: Mutex<Pending>,
     tail: Mutex<Tail>,
+    /// [`Upkeep::small`].
+    small: u64,
     /// Held while the file is flushed; why the last flush failed.
     syncing: Mutex<Option<Errno>>,
     doomed: Mutex<Vec<Arc<StagedFile>>>,
@@ -167,10 +187,17 @@ impl Log {
             header: saved.header,
             pending: Mutex::default(),
             tail: Mutex::new(tail),
+            small: SMALL,
             syncing: Mutex::default(),
             doomed: Mutex::default(),
         };
         Ok((log, saved))
+    }
+
+    /// Is replaced as soon as it has more bytes than this (and is four times as long as it need
+    /// be) from now on.
+    pub fn replace_above(&mut self, small: u64) {
+        self.small = small;
     }
 
     /// The state directory, for messages.
@@ -295,7 +322,7 @@ impl Log {
     /// Whether the log should be replaced by a snapshot: it is four times as long as its facts
     /// were when it was made, or a flush has failed.
     pub fn wants_replacement(&self) -> bool {
-        let long = locked(&self.tail).is_ok_and(|tail| tail.end > SMALL.max(4 * tail.base));
+        let long = locked(&self.tail).is_ok_and(|tail| tail.end > self.small.max(4 * tail.base));
         long || locked(&self.syncing).is_ok_and(|failure| failure.is_some())
     }
 

@@ -25,7 +25,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::fuse::{self, Session};
 use crate::job::{Job, Standing};
-use crate::log::{self, Header, Log, Periodic};
+use crate::log::{self, Header, Log, Periodic, Upkeep};
 use crate::origin::Origin;
 use crate::view::{AtimePolicy, Caller, InputPolicy, Permissions, Policy};
 use crate::{mounts, process};
@@ -59,6 +59,8 @@ pub struct Settings {
     pub number: (u32, u32),
     /// User and group that inputs belong to.
     pub owner: (u32, u32),
+    /// When the log is flushed and shortened.
+    pub upkeep: Upkeep,
     /// Becomes readable when the process is told to end.
     pub stop: OwnedFd,
 }
@@ -78,10 +80,10 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
     let origin = Origin::here().context("find", "/proc")?;
     let state = settings.state.try_clone().context("keep", "the state")?;
     let (store, directory, passthrough) = mounts::settle(settings.store.as_fd(), state)?;
-    let job = Arc::new(open(store, directory, settings.owner)?);
+    let job = Arc::new(open(store, directory, settings.owner, settings.upkeep)?);
     let settling = {
         let job = job.clone();
-        Periodic::start(log::PERIOD, move || {
+        Periodic::start(settings.upkeep.period, move || {
             if let Err(refusal) = job.settle() {
                 tracing::warn!("cannot flush the saved view: {refusal}");
             }
@@ -100,7 +102,7 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
 }
 
 /// Opens what was saved, or begins anew.
-fn open(store: Store, mount: OwnedFd, owner: (u32, u32)) -> cas::Result<Job> {
+fn open(store: Store, mount: OwnedFd, owner: (u32, u32), upkeep: Upkeep) -> cas::Result<Job> {
     // Opened anew: the descriptor of a detached mount is a mere place (O_PATH), and the mount's
     // attributes can be changed only as long as it is kept.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -118,7 +120,8 @@ fn open(store: Store, mount: OwnedFd, owner: (u32, u32)) -> cas::Result<Job> {
         born: process::now(),
     };
     let opened = Log::open(state.as_fd(), header).map_err(std::io::Error::other);
-    let (log, saved) = opened.context("go on with", "the saved view")?;
+    let (mut log, saved) = opened.context("go on with", "the saved view")?;
+    log.replace_above(upkeep.small);
     let is_new = saved.facts.is_empty();
     let owners = is_new.then(|| read(state.as_fd(), OWNERS)).transpose()?;
     let standing = Standing {

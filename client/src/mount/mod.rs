@@ -16,6 +16,7 @@ use cas::Store;
 use rustix::io::Errno;
 
 use crate::cli::{Environment, MountArguments};
+use crate::commands::Serving;
 use crate::error::{Error, Result, say};
 use crate::exit_code;
 use crate::sandbox::SignalHold;
@@ -52,7 +53,12 @@ fn serve(arguments: &MountArguments, number: (u32, u32)) -> Result<bool> {
     let store = options
         .store
         .ok_or_else(|| usage("no store to serve from"))?;
-    crate::commands::serve_mount(&store, number, arguments.foreground)?;
+    crate::commands::serve_mount(&Serving {
+        store,
+        number,
+        foreground: arguments.foreground,
+        upkeep: options.upkeep,
+    })?;
     Ok(true)
 }
 
@@ -95,10 +101,15 @@ fn mount(
     let state = State::open(&places.state)?;
     let own_store = || state.path().join("store");
     let store = Store::open(&places.store.clone().unwrap_or_else(own_store))?;
-    let root = canonical(store.root())?;
     take_inputs(&state, &store, &places.inputs)?;
     let hold = arguments.foreground.then(SignalHold::new);
-    let server = Server::start(arguments, environment, &state, &root, detached.number)?;
+    let serving = Serving {
+        store: canonical(store.root())?,
+        number: detached.number,
+        foreground: arguments.foreground,
+        upkeep: options.upkeep,
+    };
+    let server = Server::start(arguments, environment, &state, &serving)?;
     drop(state); // it has the lock now
     server.serve(detached.device)?;
     kernel::attach(detached.mount, mount_point, directory)?;

@@ -81,6 +81,9 @@ pub(super) struct Options {
     pub(super) upper: Option<PathBuf>,
     /// `workdir=`: must be there, and is not used.
     pub(super) work: Option<PathBuf>,
+    /// `upkeep=MILLISECONDS:BYTES`: how often the view's log is looked after, and up to which
+    /// length it is left alone. For tests: a log is seldom long enough to be replaced.
+    pub(super) upkeep: Option<(u64, u64)>,
     /// `remount`: change the flags of a mount.
     pub(super) remount: bool,
     /// `nosubtype`: the type is plain `fuse`.
@@ -106,6 +109,7 @@ impl Options {
             inputs: Vec::new(),
             upper: None,
             work: None,
+            upkeep: None,
             remount: false,
             plain_type: false,
             allow_other: false,
@@ -133,6 +137,10 @@ impl Options {
             b"upperdir" => &mut self.upper,
             b"workdir" => &mut self.work,
             b"lowerdir" | b"inputs" => return self.read_inputs(key, value),
+            b"upkeep" => {
+                self.upkeep = Some(upkeep(value)?);
+                return Ok(());
+            }
             _ => {
                 self.read_unknown(&String::from_utf8_lossy(word));
                 return Ok(());
@@ -236,6 +244,14 @@ fn directory(key: &[u8], value: &[u8]) -> Result<PathBuf> {
         )));
     }
     Ok(OsString::from_vec(path).into())
+}
+
+fn upkeep(value: &[u8]) -> Result<(u64, u64)> {
+    let numbers = std::str::from_utf8(value).ok();
+    let numbers = numbers.and_then(|value| value.split_once(':'));
+    let numbers =
+        numbers.and_then(|(period, size)| Some((period.parse().ok()?, size.parse().ok()?)));
+    numbers.ok_or_else(|| Error::Usage("upkeep= wants MILLISECONDS:BYTES".into()))
 }
 
 /// The flags of a mount as mount(2) takes them, from what statvfs(3) says.

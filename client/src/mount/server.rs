@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::state::State;
 use crate::cli::{Environment, MountArguments};
+use crate::commands::Serving;
 use crate::error::{Error, Result};
 use crate::sandbox::{STOPPING, SignalHold, open_signals};
 
@@ -34,15 +35,14 @@ impl Server {
         arguments: &MountArguments,
         environment: &Environment,
         state: &State,
-        store: &Path,
-        number: (u32, u32),
+        serving: &Serving,
     ) -> Result<Self> {
         let failed = |error: io::Error| cannot_start(error);
         let flags = SocketFlags::CLOEXEC;
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (socket, theirs) = pair.map_err(|errno| failed(errno.into()))?;
         let directory = state.directory().try_clone_to_owned().map_err(failed)?;
-        let mut command = command(arguments, environment, store, number);
+        let mut command = command(arguments, environment, serving);
         command.stdin(directory).stdout(theirs);
         let log = if arguments.foreground {
             command.stderr(Stdio::inherit());
@@ -109,20 +109,19 @@ fn cannot_start(error: io::Error) -> Error {
     ))
 }
 
-fn command(
-    arguments: &MountArguments,
-    environment: &Environment,
-    store: &Path,
-    (major, minor): (u32, u32),
-) -> Command {
+fn command(arguments: &MountArguments, environment: &Environment, serving: &Serving) -> Command {
+    let (major, minor) = serving.number;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("wakebox-mount").arg("mount");
     command.arg(format!("--serve={major}:{minor}"));
-    if arguments.foreground {
+    if serving.foreground {
         command.arg("--foreground");
     }
     let mut option = OsStr::new("store=").to_owned();
-    option.push(escaped(store));
+    option.push(escaped(&serving.store));
+    if let Some((period, size)) = serving.upkeep {
+        option.push(format!(",upkeep={period}:{size}"));
+    }
     command.arg("-o").arg(option).arg("--");
     command.arg(&arguments.source).arg(&arguments.directory);
     command.env_clear().current_dir("/");

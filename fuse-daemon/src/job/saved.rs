@@ -22,6 +22,18 @@ pub struct Standing {
     pub mount: OwnedFd,
 }
 
+/// Looks for contradictions in a view that was saved, where that is worth the time: it visits
+/// everything.
+fn check(view: &View<Staged>) -> cas::Result<()> {
+    if !cfg!(debug_assertions) && !tracing::enabled!(tracing::Level::DEBUG) {
+        return Ok(());
+    }
+    let consistent = view.check_invariants().map_err(std::io::Error::other);
+    consistent.map_err(|error| cas::Error::io("trust", log::FILE, error))?;
+    tracing::debug!("the saved view is consistent");
+    Ok(())
+}
+
 impl Job {
     fn log(&self) -> Option<&Arc<Log>> {
         self.standing.as_ref().map(|standing| &standing.log)
@@ -43,6 +55,7 @@ impl Job {
         let Saved { header, .. } = saved;
         let mut view = View::restore(tree.clone(), header.owner, header.born, policy, facts)
             .map_err(|fault| cas::Error::io("restore", log::FILE, std::io::Error::other(fault)))?;
+        check(&view)?;
         view.keep_facts();
         for missing in staging.retain(&log::numbers(&view.snapshot()))? {
             tracing::warn!("staging file {missing} was lost in a crash and is empty now");
