@@ -25,7 +25,8 @@ use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawMode
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use effect::{lock_range, probe, seek, store, timestamps};
+pub(crate) use effect::store;
+use effect::{lock_range, probe, seek, timestamps};
 
 /// What an operation did: a description, or an errno.
 pub type Outcome = Result<String, i32>;

@@ -10,6 +10,7 @@ mod differential;
 mod input_root;
 mod lifecycle;
 mod mount;
+mod mount_crash;
 mod mounts;
 mod operations;
 mod original;

@@ -70,7 +70,7 @@ pub(super) fn probe(fd: BorrowedFd<'_>, offset: u64, hole: bool) -> Answer {
 
 /// Stores a byte through a shared mapping of its page. Past the end of the file that would be a
 /// SIGBUS, so there it is only mapped.
-pub(super) fn store(fd: BorrowedFd<'_>, at: u64, byte: u8, sync: bool) -> Answer {
+pub(crate) fn store(fd: BorrowedFd<'_>, at: u64, byte: u8, sync: bool) -> Answer {
     let size = rustix::fs::fstat(fd)?.st_size as u64;
     let (page, within) = (at / PAGE as u64 * PAGE as u64, at as usize % PAGE);
     let access = libc::PROT_READ | libc::PROT_WRITE;
