@@ -1,12 +1,14 @@
 //! What a job did: the document that goes from the daemon to the client.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::name::RelPath;
 use crate::text::Text;
 
-/// Everything a view knows when its job has ended. Equal jobs give equal reports: all lists are
-/// sorted by path.
+/// Everything a view knows when its job has ended. All lists are sorted by path, and equal jobs
+/// give equal reports but for `requests`: processes that ask at the same time may ask twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Declared files that were opened for reading or executed, and links that were followed or
@@ -22,6 +24,9 @@ pub struct Report {
     /// A process outside the sandbox may still be writing: the file system could not be shut
     /// down in time.
     pub late_writer: bool,
+    /// How many requests of each kind the kernel has sent, by its names for them. What it answers
+    /// from its caches is not among them.
+    pub requests: BTreeMap<String, u64>,
     /// Why what the job saw cannot be trusted: an input could not be served.
     pub failure: Option<String>,
 }

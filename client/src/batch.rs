@@ -223,6 +223,7 @@ fn report(
     let usage = Usage::new(&finished.ended, report.in_bytes, &hashed);
     let mut document = document(usage, finished.ended.timed_out, Some(&hashed));
     (document.inputs, document.data_path) = (report.inputs, Some(report.data_path));
+    document.fuse_ops = Some(report.requests);
     document.late_writer = report.late_writer;
     let root = to.cas_dir.join("staging").join(&staging);
     let mut kept = false;
@@ -268,6 +269,7 @@ fn document(usage: Usage, timed_out: bool, hashed: Option<&[Hashed]>) -> ResultD
         hashed_files: hashed.map(result::hashed_files),
         view: hashed.is_some(),
         data_path: None,
+        fuse_ops: None,
         late_writer: false,
         sandbox_error: None,
     }

@@ -41,6 +41,9 @@ pub struct ResultDocument {
     /// How file data moved.
     #[serde(rename = "data-path", skip_serializing_if = "Option::is_none")]
     pub data_path: Option<DataPath>,
+    /// How many requests of each kind the kernel has sent to the view.
+    #[serde(rename = "fuse-ops", skip_serializing_if = "Option::is_none")]
+    pub fuse_ops: Option<BTreeMap<String, u64>>,
     /// A process outside the sandbox may have gone on writing.
     #[serde(rename = "late-writer", skip_serializing_if = "std::ops::Not::not")]
     pub late_writer: bool,

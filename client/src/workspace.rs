@@ -380,6 +380,7 @@ fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocumen
         hashed_files: Some(result::hashed_files(outputs)),
         view: true,
         data_path: Some(report.data_path),
+        fuse_ops: Some(report.requests.clone()),
         late_writer: report.late_writer,
         sandbox_error: None,
     }

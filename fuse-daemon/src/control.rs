@@ -170,9 +170,11 @@ impl Connection<'_> {
 
     fn finish(&mut self) -> Result<(Reply, Option<OwnedFd>), String> {
         let ended = self.session.as_ref().is_none_or(end);
+        let counts = self.session.iter().flat_map(Session::counts);
+        let requests = counts.map(|(name, count)| (name.to_owned(), count));
         let report = self
             .job()?
-            .report(!ended)
+            .report(!ended, requests.collect())
             .map_err(|refusal| refusal.to_string())?;
         let bytes = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
         let document = protocol::write_document(&bytes).map_err(|error| error.to_string())?;

@@ -158,6 +158,20 @@ fn every_end_of_a_job_has_its_code() {
 }
 
 #[test]
+fn a_result_counts_the_requests_of_the_kernel() {
+    needs_fuse!();
+    let place = Place::new();
+    let result = place.result_of(&place.spec(": > out; cat out; rm out"));
+    let counts = result["fuse-ops"].as_object().expect("an object");
+    let count = |name: &str| counts.get(name).and_then(serde_json::Value::as_u64);
+    assert_eq!(count("create"), Some(1), "{result}");
+    assert_eq!(count("open"), Some(1), "{result}");
+    assert_eq!(count("unlink"), Some(1), "{result}");
+    assert!(count("lookup") >= Some(1), "{result}");
+    assert_eq!(count("rename"), None, "{result}");
+}
+
+#[test]
 fn without_a_workspace_there_is_no_view() {
     let place = Place::new();
     place.write("there.txt", "real");
@@ -170,7 +184,14 @@ fn without_a_workspace_there_is_no_view() {
         (&result["inputs"], &result["outputs"]),
         (&json!([]), &json!([]))
     );
-    for absent in ["staging_files", "hashed_files", "staging_root", "data-path"] {
+    let absent = [
+        "staging_files",
+        "hashed_files",
+        "staging_root",
+        "data-path",
+        "fuse-ops",
+    ];
+    for absent in absent {
         assert!(result.get(absent).is_none(), "{absent}: {result}");
     }
     assert_eq!(

@@ -1,5 +1,6 @@
 //! The two ends of a job: files that are there before it starts, and the report when it is over.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,8 +17,8 @@ use crate::view::{Caller, Fault, Meta, OutputKind, Time, View};
 
 impl Job {
     /// Everything that is known now that the job has ended. The staging files are left to the
-    /// reader of the report.
-    pub fn report(&self, late_writer: bool) -> Result<Report> {
+    /// reader of the report. The session tells what `requests` there were.
+    pub fn report(&self, late_writer: bool, requests: BTreeMap<String, u64>) -> Result<Report> {
         let report = self.view()?.report();
         let outputs = report.outputs.into_iter().map(|(path, kind)| Output {
             path,
@@ -34,6 +35,7 @@ impl Job {
                 DataPath::Cached
             },
             late_writer,
+            requests,
             failure: self.failure.get().cloned(),
         };
         // For when we or the client are killed before the result is in place. Without it the
