@@ -76,13 +76,42 @@ impl FromStr for Digest {
     type Err = InvalidDigest;
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-        match blake3::Hash::from_hex(text) {
-            Ok(hash) => Ok(Self(*hash.as_bytes())),
-            Err(_) => Err(InvalidDigest {
+        decode_hex(text.as_bytes())
+            .map(Self)
+            .ok_or_else(|| InvalidDigest {
                 text: text.chars().take(80).collect(),
-            }),
-        }
+            })
     }
+}
+
+/// What a byte that is no hexadecimal digit stands for in [`NIBBLES`].
+const NO_DIGIT: u8 = 0x80;
+
+/// The value of every hexadecimal digit. By table, because a spec may hold 300,000 hashes:
+/// `blake3::Hash::from_hex` takes 0.3 µs for each, a quarter of what reading such a spec took.
+const NIBBLES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        values[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        values[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+};
+
+/// `None` unless the text is 64 hexadecimal digits.
+fn decode_hex(text: &[u8]) -> Option<[u8; 32]> {
+    let (pairs, _) = text.as_chunks::<2>();
+    let mut bytes = [0; 32];
+    // All digits are looked at before any is judged: no branch but the last.
+    let mut wrong = 0;
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        let (high, low) = (NIBBLES[usize::from(*high)], NIBBLES[usize::from(*low)]);
+        wrong |= high | low;
+        *byte = high << 4 | low;
+    }
+    (text.len() == 64 && wrong & NO_DIGIT == 0).then_some(bytes)
 }
 
 impl fmt::Display for Digest {
@@ -124,6 +153,19 @@ mod tests {
             EMPTY.to_uppercase().parse::<Digest>().unwrap(),
             Digest::of(b"")
         );
+    }
+
+    #[test]
+    fn every_byte_of_a_digest_is_read() {
+        let digest = Digest(std::array::from_fn(|i| (i * 37) as u8));
+        assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+        for at in 0..64 {
+            for wrong in ["/", ":", "@", "`", "G", " "] {
+                let mut text = digest.to_string();
+                text.replace_range(at..=at, wrong);
+                assert!(text.parse::<Digest>().is_err(), "{text}");
+            }
+        }
     }
 
     #[test]

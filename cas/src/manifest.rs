@@ -147,7 +147,7 @@ impl Manifest {
             bytes.extend_from_slice(&entry.mtime.to_le_bytes());
             bytes.extend_from_slice(&(entry.path.as_bytes().len() as u32).to_le_bytes());
             bytes.extend_from_slice(entry.path.as_bytes());
-            bytes.extend(digest.into_iter().flat_map(Digest::as_bytes));
+            bytes.extend_from_slice(digest.map_or(&[], |digest| digest.as_bytes()));
         }
         bytes
     }

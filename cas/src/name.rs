@@ -95,6 +95,9 @@ impl RelPath {
         if bytes.first() == Some(&b'/') {
             return Err(InvalidPath::Absolute);
         }
+        if is_normal(bytes) {
+            return Ok(Self(bytes.into()));
+        }
         let mut path = Vec::with_capacity(bytes.len());
         for component in bytes.split(|&b| b == b'/') {
             match component {
@@ -146,6 +149,21 @@ impl RelPath {
             None => false,
         }
     }
+}
+
+/// Whether every component is a name, as in nearly all of the many paths of a large job.
+fn is_normal(path: &[u8]) -> bool {
+    let mut length = 0;
+    let mut dots = 0;
+    for &byte in path.iter().chain(b"/") {
+        match byte {
+            b'/' if length == dots && length <= 2 || length > NAME_MAX => return false,
+            b'/' => (length, dots) = (0, 0),
+            0 => return false,
+            _ => (length, dots) = (length + 1, dots + usize::from(byte == b'.')),
+        }
+    }
+    true
 }
 
 fn push(path: &mut Vec<u8>, name: Name<'_>) {
@@ -232,6 +250,29 @@ mod tests {
         assert_eq!(parsed(&"x".repeat(256)), Err(InvalidPath::TooLong));
         for empty in ["", ".", "./", ".//."] {
             assert_eq!(parsed(empty), Err(InvalidPath::Empty), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_normal_if_nothing_of_it_is_left_out() {
+        let long = "x".repeat(255);
+        for normal in [
+            "a",
+            "a/b.c/d",
+            "...",
+            "a/.b",
+            ".../..c",
+            &format!("a/{long}"),
+        ] {
+            assert!(is_normal(normal.as_bytes()), "{normal:?}");
+            assert_eq!(parsed(normal), Ok(normal.into()));
+        }
+        let longer = format!("{long}y/b");
+        for not in [
+            "", ".", "..", "/a", "a/", "a//b", "./a", "a/..", "a\0", &longer,
+        ] {
+            assert!(!is_normal(not.as_bytes()), "{not:?}");
+            assert_ne!(parsed(not), Ok(not.into()));
         }
     }
 

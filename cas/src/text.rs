@@ -15,10 +15,18 @@ fn is_escape(c: char) -> bool {
     (ESCAPE + 0x80..=ESCAPE + 0xFF).contains(&(c as u32))
 }
 
+/// The byte that every escape begins with in UTF-8, and hardly any other character: looked for
+/// first, because a search by character decodes every name.
+const FIRST_BYTE: u8 = 0xF4;
+
+fn has_escape(text: &str) -> bool {
+    text.as_bytes().contains(&FIRST_BYTE) && text.contains(is_escape)
+}
+
 /// The string that stands for a file name, a path or a link target in every document.
 pub fn encode(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.contains(is_escape) => Cow::Borrowed(text),
+        Ok(text) if !has_escape(text) => Cow::Borrowed(text),
         _ => Cow::Owned(escaped(bytes)),
     }
 }
@@ -48,7 +56,7 @@ fn push_bytes(text: &mut String, bytes: &[u8]) {
 
 /// The bytes that [`encode`] was given.
 pub fn decode(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains(is_escape) {
+    if !has_escape(text) {
         return Cow::Borrowed(text.as_bytes());
     }
     let mut bytes = Vec::with_capacity(text.len());

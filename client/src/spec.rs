@@ -1,21 +1,22 @@
 //! The spec of a batch job: as typed (JSON5), and as meant.
 
 mod first_wins;
+mod visible;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cas::directory::Root;
-use cas::manifest::{Declared, DeclaredKind};
-use cas::{Digest, RelPath, text};
-use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use cas::manifest::Declared;
+use cas::{RelPath, text};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use first_wins::FirstWins;
+use visible::Meant;
 
 use crate::mount_ops::{self, MountOp, TypedOp};
 use crate::sandbox::plan::{Limit, Limited, Namespaces};
@@ -74,7 +75,7 @@ struct Document {
     command: Vec<String>,
     environment: Vec<String>,
     input_root: Option<String>,
-    visible: Vec<Visible>,
+    visible: Vec<Meant>,
     cas_dir: String,
     directory: String,
     stdin: String,
@@ -155,48 +156,6 @@ enum Id {
     Text(String),
 }
 
-#[derive(Debug)]
-enum Visible {
-    Name(String),
-    Object(VisibleObject),
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct VisibleObject {
-    path: Option<String>,
-    r#type: Option<String>,
-    hash: Option<String>,
-    mode: Option<u32>,
-    mtime: Option<i64>,
-    writable: bool,
-}
-
-/// By hand, because an untagged enum would copy every entry before it looks at it, and would say
-/// only that nothing matched.
-impl<'de> Deserialize<'de> for Visible {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Visible;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path, or an object with path and hash")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Visible, E> {
-                Ok(Visible::Name(text.into()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Visible, A::Error> {
-                let object = de::value::MapAccessDeserializer::new(map);
-                VisibleObject::deserialize(object).map(Visible::Object)
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
 impl Spec {
     /// Reads a spec. The message of a refusal names the key.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -235,10 +194,8 @@ impl Document {
         }
         let limit = timeout(self.command_timeout.as_ref())?;
         let visible = self.visible.into_iter().enumerate();
-        let meant = |(i, entry): (usize, Visible)| {
-            entry
-                .mean()
-                .map_err(|problem| format!("visible[{i}]: {problem}"))
+        let meant = |(i, Meant(entry)): (usize, Meant)| {
+            entry.map_err(|problem| format!("visible[{i}]: {problem}"))
         };
         Ok(Spec {
             command: self.command.iter().map(|text| os_string(text)).collect(),
@@ -326,60 +283,6 @@ fn limit(key: &str, typed: TypedLimit) -> Result<Limit, String> {
         return Err("the soft limit is above the hard one".into());
     }
     Ok(Limit { what, soft, hard })
-}
-
-impl Visible {
-    fn mean(self) -> Result<Input, String> {
-        match self {
-            Self::Name(name) => Ok(Input::Named(path(&name)?)),
-            Self::Object(object) => object.mean().map(Input::Declared),
-        }
-    }
-}
-
-impl VisibleObject {
-    fn mean(self) -> Result<Declared, String> {
-        let path = path(self.path.as_deref().ok_or("path: is missing")?)?;
-        // The oldest form has a hash and nothing else. Any further key means the newer form,
-        // of which every key is required.
-        let oldest = self.r#type.is_none() && self.mode.is_none() && self.mtime.is_none();
-        let missing = |key| format!("'{path}': {key}: is missing");
-        let r#type = match self.r#type.as_deref() {
-            None if oldest => "file",
-            other => other.ok_or_else(|| missing("type"))?,
-        };
-        let mode = self
-            .mode
-            .or(oldest.then_some(0o444))
-            .ok_or_else(|| missing("mode"))?;
-        let mtime = self
-            .mtime
-            .or(oldest.then_some(0))
-            .ok_or_else(|| missing("mtime"))?;
-        let digest = || -> Result<Digest, String> {
-            let hash = self.hash.as_deref().ok_or_else(|| missing("hash"))?;
-            hash.parse()
-                .map_err(|error| format!("'{path}': hash: {error}"))
-        };
-        let kind = match r#type {
-            "file" if self.writable => DeclaredKind::WritableFile(digest()?),
-            _ if self.writable => return Err(format!("'{path}': writable: is for files only")),
-            "file" => DeclaredKind::File(digest()?),
-            "symlink" => DeclaredKind::Symlink(digest()?),
-            "directory" => DeclaredKind::Directory,
-            other => return Err(format!("'{path}': type: unknown type {other:?}")),
-        };
-        Ok(Declared {
-            mode: (mode & 0o7777) as u16,
-            mtime,
-            kind,
-            path,
-        })
-    }
-}
-
-fn path(text: &str) -> Result<RelPath, String> {
-    RelPath::parse(&text::decode(text)).map_err(|reason| format!("path {text:?} {reason}"))
 }
 
 fn os_string(text: &str) -> OsString {
