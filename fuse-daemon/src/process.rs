@@ -24,6 +24,13 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, all);
 }
 
+/// Whether user 0 here is the machine's root: the user namespace is the first one.
+pub fn is_in_first_user_namespace() -> bool {
+    // `USER_NS_INIT_INO` of linux/nsfs.h; it has been this number since Linux 3.8.
+    const FIRST: u64 = 0xefff_fffd;
+    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|is| is.st_ino == FIRST)
+}
+
 /// The clock for times that users of a view see: the one by which file systems stamp changes.
 pub fn now() -> Time {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);

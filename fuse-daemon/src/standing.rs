@@ -78,9 +78,11 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
     process::prepare(c"wakebox-mount");
     // Before the namespace is left.
     let origin = Origin::here().context("find", "/proc")?;
+    let policy = policy();
     let state = settings.state.try_clone().context("keep", "the state")?;
     let (store, directory, passthrough) = mounts::settle(settings.store.as_fd(), state)?;
-    let job = Arc::new(open(store, directory, settings.owner, settings.upkeep)?);
+    let job = open(store, directory, settings.owner, policy, settings.upkeep)?;
+    let job = Arc::new(job);
     let settling = {
         let job = job.clone();
         Periodic::start(settings.upkeep.period, move || {
@@ -102,7 +104,13 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
 }
 
 /// Opens what was saved, or begins anew.
-fn open(store: Store, mount: OwnedFd, owner: (u32, u32), upkeep: Upkeep) -> cas::Result<Job> {
+fn open(
+    store: Store,
+    mount: OwnedFd,
+    owner: (u32, u32),
+    policy: Policy,
+    upkeep: Upkeep,
+) -> cas::Result<Job> {
     // Opened anew: the descriptor of a detached mount is a mere place (O_PATH), and the mount's
     // attributes can be changed only as long as it is kept.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -129,7 +137,7 @@ fn open(store: Store, mount: OwnedFd, owner: (u32, u32), upkeep: Upkeep) -> cas:
         mount,
     };
     let (store, staging, tree) = (Arc::new(store), Arc::new(staging), inputs.tree.clone());
-    let job = Job::restored(store, staging, tree, policy(), standing, saved)?;
+    let job = Job::restored(store, staging, tree, policy, standing, saved)?;
     if let Some(owners) = owners {
         let owners: Vec<Owned> = serde_json::from_slice(&owners)
             .map_err(std::io::Error::other)
@@ -147,6 +155,7 @@ fn policy() -> Policy {
         permissions: Permissions::Kernel,
         atime: AtimePolicy::Relative,
         extended: true,
+        root_keeps_privileges: process::is_in_first_user_namespace(),
         directory_atime: true,
     }
 }

@@ -346,9 +346,12 @@ impl<S: Clone> View<S> {
         }
     }
 
-    /// Takes set-user-ID and the like away from a file that is changed by someone who is not root.
-    pub(super) fn lose_privileges(&mut self, id: InodeId) -> Result<()> {
-        if self.meta_of(id)?.privileges() & self.meta_of(id)?.perm != 0 {
+    /// Takes from a file that is truncated what gives privileges to whoever runs it: capabilities
+    /// always, set-user-ID and set-group-ID unless the caller may keep them.
+    pub(super) fn lose_privileges(&mut self, id: InodeId, caller: Caller) -> Result<()> {
+        self.lose_capabilities(id)?;
+        let keeps = caller.uid == 0 && self.policy.root_keeps_privileges;
+        if !keeps && self.meta_of(id)?.privileges() & self.meta_of(id)?.perm != 0 {
             let meta = &mut self.inode_mut(id)?.meta;
             meta.perm &= !meta.privileges();
         }

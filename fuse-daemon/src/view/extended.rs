@@ -14,6 +14,9 @@ const NAME_MAX: usize = 255;
 /// Bytes of a value, and of the list of all names, at most (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const SIZE_MAX: usize = 64 << 10;
 
+/// What a program may do that its user may not.
+const CAPABILITIES: &[u8] = b"security.capability";
+
 /// What `setxattr` may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetMode {
@@ -98,6 +101,14 @@ impl<S: Clone> View<S> {
         let meta = &mut self.inode_mut(id)?.meta;
         meta.perm = meta.perm & !0o777 | list.perm();
         Ok((!list.is_minimal()).then(|| list.to_bytes()))
+    }
+
+    /// Takes the capabilities of a program away (capabilities(7)).
+    pub(super) fn lose_capabilities(&mut self, id: InodeId) -> Result<()> {
+        match self.extended(id, CAPABILITIES) {
+            Ok(_) => self.put_extended(id, CAPABILITIES, None),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Takes set-group-ID away.

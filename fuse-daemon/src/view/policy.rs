@@ -16,6 +16,12 @@ pub struct Policy {
     /// Whether extended attributes and inode flags are served. A job has none: tools ask for them
     /// with every file that they list, and one refusal saves all further requests.
     pub extended: bool,
+    /// Whether a file keeps set-user-ID and set-group-ID when user 0 opens it with `O_TRUNC`. The
+    /// kernel takes them unless the caller has CAP_FSETID in the first user namespace (fs/attr.c,
+    /// `setattr_should_drop_suidgid`), which user 0 of any other one has not. It leaves an
+    /// `O_TRUNC` to us without a word about that: truncating by a request of its own, which says
+    /// it, made such an open twice as slow.
+    pub root_keeps_privileges: bool,
     /// Whether reading a directory moves its access time where reading a file would.
     pub directory_atime: bool,
 }

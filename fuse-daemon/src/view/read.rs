@@ -168,8 +168,8 @@ impl<S: Clone> View<S> {
         if rewrites && self.flags(id).has_any(InodeFlags::APPEND_ONLY) {
             return Err(Fault::NotPermitted);
         }
-        if intent.truncate && caller.uid != 0 {
-            self.lose_privileges(id)?;
+        if intent.truncate {
+            self.lose_privileges(id, caller)?;
         }
         self.read.extend(self.node_of(id));
         self.backing(id)

@@ -4,7 +4,7 @@ use cas::Name;
 use cas::tree::Tree;
 use fuse_daemon::view::{
     AttributeChange, Caller, Fault, InodeFlags, InodeId, Meta, NewNode, OpenIntent, Permissions,
-    Policy, RenameMode, SetTime, Time, View,
+    Policy, RenameMode, SetMode, SetTime, Time, View,
 };
 
 use super::operation::{OWNER, ROOT, STRANGER, all_entries};
@@ -131,6 +131,35 @@ fn a_directory_changes_its_parent_only_for_who_may_write_to_it() {
         rename(&mut view, (root, "same"), (to, "x"), mode, ROOT),
         Ok(())
     );
+}
+
+#[test]
+fn a_truncating_open_takes_privileges_and_only_the_machines_root_keeps_some() {
+    let intent = OpenIntent {
+        write: true,
+        truncate: true,
+        ..OpenIntent::default()
+    };
+    let capabilities = b"security.capability";
+    for (caller, root_keeps_privileges, left) in [
+        (OWNER, false, 0o755),
+        (OWNER, true, 0o755),
+        (ROOT, false, 0o755),
+        (ROOT, true, 0o6755),
+    ] {
+        let tree = Tree::build(all_entries()).expect("a tree");
+        let policy = Policy {
+            root_keeps_privileges,
+            ..Policy::default()
+        };
+        let mut view = View::new(tree, OWNER, Time::default(), policy);
+        let file = make(&mut view, InodeId::ROOT, "f", NewNode::File(1), 0o6755);
+        let set = view.set_extended(file, capabilities, b"x", SetMode::Any, NOW);
+        assert_eq!(set, Ok(()));
+        assert!(view.open(file, caller, intent).is_ok());
+        assert_eq!(view.attributes(file).expect("there").0.meta.perm, left);
+        assert_eq!(view.extended(file, capabilities), Err(Fault::NoAttribute));
+    }
 }
 
 #[test]

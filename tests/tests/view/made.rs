@@ -326,6 +326,9 @@ fn a_write_takes_set_user_id_away() {
         (chmod("a", 0o4755), Done),
         (truncate("a"), Done),
         (stat("a"), Told("RegularFile 755 links 1 size 0 mtime now")),
+        (chmod("a", 0o4755), Done),
+        (open(2, "a", WRITE | libc::O_TRUNC), Done),
+        (stat("a"), Told("RegularFile 755 links 1 size 0 mtime now")),
     ];
     check(&job(), &steps);
 }
