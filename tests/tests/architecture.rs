@@ -56,6 +56,7 @@ fn the_protocol_is_decoded_and_encoded_without_io() {
     let io = ["std::fs", "std::os", "rustix::fs", "libc", "crate::job"];
     let others = [
         "convert",
+        "descriptors",
         "device",
         "dispatch",
         "errno",

@@ -417,6 +417,65 @@ fn a_mount_that_fails_late_leaves_nothing() {
     assert_eq!(lines.len(), 4, "{complained}");
 }
 
+/// Runs a script as an ordinary user in namespaces of that user, after `before`; `None` without the
+/// right to. There no file passes through: the daemon reads and writes them all.
+fn as_ordinary_user(place: &Place, before: &str, script: &str) -> Option<Outcome> {
+    let inner = place.root().join("inner");
+    std::fs::write(inner, format!("{WORDS}\n{script}")).expect("a script");
+    let call = "unshare --user --map-root-user --mount sh -e $ROOT/inner";
+    let cleared = Cleared(place);
+    let outcome = place.as_ordinary_user_with_fuse(&format!("{before}\n{call}"))?;
+    wait_for("the last to end", || servers(place).is_empty());
+    drop(cleared);
+    Some(outcome)
+}
+
+#[test]
+fn more_files_may_be_open_than_the_process_that_serves_may_open() {
+    needs_fuse!();
+    let place = Place::new();
+    let script = "
+        await() { for try in $(seq 400); do eval $1 && return; sleep 0.05; done; exit 9; }
+        mkdir in; for n in $(seq 40); do echo declare >in/$n; done
+        $WAKEBOX mount w m -o state=s,inputs=in
+        for n in $(seq 40); do
+            ( exec 3>m/made$n 4<>m/$n; echo early >&3
+              await '[ -e go ]'; echo late >&3; echo written >&4 ) &
+        done
+        await '[ $(cat m/made* | wc -l) = 40 ]'
+        ls /proc/$(server w)/fd | wc -l; echo >go; wait
+        cat m/made* m/[0-9]* | sort | uniq -c | sed 's/  *//'; umount m";
+    let Some(outcome) = as_ordinary_user(&place, "ulimit -n 64", script) else {
+        skip!("no right to become an ordinary user");
+    };
+    let outcome = outcome.expect(0);
+    let (told, complained) = (outcome.stdout(), outcome.stderr());
+    let (descriptors, content) = told.split_once('\n').expect(&told);
+    assert_eq!(content, "40 early\n40 late\n40 written\n", "{complained}");
+    let descriptors: u32 = descriptors.parse().expect(&told);
+    assert!((32..60).contains(&descriptors), "{descriptors} are open");
+    assert_eq!(complained, "");
+}
+
+#[test]
+fn what_fits_on_a_full_file_system_is_told() {
+    needs_fuse!();
+    let place = Place::new();
+    let script = "
+        mkdir small; mount -t tmpfs -o size=8m none small
+        $WAKEBOX mount w m -o state=$PWD/small/s
+        yes | dd of=m/f bs=1M iflag=fullblock 2>told || tail -1 told | cut -d' ' -f1
+        grep -o 'No space left' told; stat -c %s m/f; umount m";
+    let Some(outcome) = as_ordinary_user(&place, "", script) else {
+        skip!("no right to become an ordinary user");
+    };
+    let told = outcome.expect(0).stdout();
+    let [copied, error, size] = told.lines().collect::<Vec<_>>()[..] else {
+        panic!("{told}");
+    };
+    assert_eq!((copied, error), (size, "No space left"));
+}
+
 #[test]
 fn an_ordinary_user_mounts_in_a_namespace_and_is_told_so() {
     needs_fuse!();

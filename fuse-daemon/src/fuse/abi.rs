@@ -131,6 +131,8 @@ pub(super) const FSYNC_FDATASYNC: u32 = 1;
 /// `FUSE_NOTIFY_INVAL_INODE`, where a reply has its error: the kernel is to forget what it knows of
 /// an inode.
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
+/// `FUSE_WRITE_CACHE`: pages of a mapping, or such as nobody waits for.
+pub(super) const WRITE_CACHE: u32 = 1;
 /// `FUSE_EXT_GROUPS`: the extension that names groups of the caller.
 pub(super) const EXT_GROUPS: u32 = 32;
 

@@ -300,11 +300,14 @@ impl JobFileSystem {
         data: &[u8],
         reply: &mut Reply,
     ) -> Result<()> {
-        self.backings.write(&self.job, id, write.offset, data)?;
-        reply.push(&abi::WriteOut {
-            size: data.len() as u32,
-            padding: 0,
-        });
+        // Who calls write(2) is told how much fitted. For pages that were written to in memory the
+        // kernel looks at errors only (fs/fuse/file.c, `fuse_writepage_end`).
+        let whole = write.write_flags & abi::WRITE_CACHE != 0;
+        let written = self
+            .backings
+            .write(&self.job, id, write.offset, data, whole)?;
+        let size = written as u32; // no more than the kernel sent
+        reply.push(&abi::WriteOut { size, padding: 0 });
         Ok(())
     }
 

@@ -29,6 +29,7 @@
 
 mod abi;
 mod convert;
+mod descriptors;
 mod device;
 mod dispatch;
 mod errno;

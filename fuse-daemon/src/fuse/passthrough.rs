@@ -2,7 +2,8 @@
 //!
 //! With passthrough the kernel reads and writes the backing file itself, through a *backing id*
 //! that all opens of an inode must share (fs/fuse/iomode.c answers EIO otherwise). Without it,
-//! all opens of an inode share one descriptor of the daemon, and the kernel caches pages.
+//! all opens of an inode share one descriptor of the daemon, and the kernel caches pages. Where
+//! descriptors have run short an inode has none, and each of its requests opens one.
 //!
 //! The first open of a session finds out whether the kernel lets this daemon register backing files
 //! (it needs CAP_SYS_ADMIN in the first user namespace). If so, all that is opened passes through,
@@ -12,7 +13,6 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -23,10 +23,12 @@ use rustix::io::Errno;
 use crate::job::{Job, Refusal, Result, Staged};
 use crate::view::{InodeId, Opened};
 
+use super::descriptors::Descriptor;
 use super::device::BackingId;
 
 /// Backing objects of files that nobody has open are kept for the next open, up to this many a
-/// session. They pin inodes of the store's file system but no descriptors of the daemon.
+/// session. Those of the kernel pin inodes of the store's file system but no descriptors of the
+/// daemon; blobs that the daemon reads itself do, until descriptors run short.
 const IDLE_MAX: usize = 1024;
 
 /// How a session moves data; 0 while no file was opened yet.
@@ -66,9 +68,14 @@ enum Object {
     /// The kernel's own.
     Registered(Arc<BackingId>),
     /// A blob, to be read, that stays what it is or may be copied up.
-    Blob { file: Arc<File>, changeable: bool },
+    Blob {
+        file: Arc<Descriptor>,
+        changeable: bool,
+    },
     /// A staging file, to be read and written.
-    Staged(Arc<File>),
+    Staged(Arc<Descriptor>),
+    /// Nothing: there are no descriptors left to be held.
+    Unheld,
 }
 
 impl Backings {
@@ -153,14 +160,24 @@ impl Backings {
 
     /// Opens what the daemon is to read and write itself.
     fn hold(&self, job: &Job, id: InodeId, opened: &Opened<Staged>) -> Result<Object> {
-        let open = |access| job.backing(id, opened, access).map(Arc::new);
-        Ok(match opened {
-            Opened::Staged(_) => Object::Staged(open(OFlags::RDWR)?),
-            Opened::Input { changeable, .. } => Object::Blob {
-                file: open(OFlags::RDONLY)?,
-                changeable: *changeable,
-            },
+        let file = job.backing(id, opened, access(opened))?;
+        let held = Descriptor::hold(file).or_else(|file| {
+            self.give_idle_back();
+            Descriptor::hold(file)
+        });
+        Ok(match (held.map(Arc::new), opened) {
+            (Err(_), _) => Object::Unheld,
+            (Ok(file), Opened::Staged(_)) => Object::Staged(file),
+            (Ok(file), &Opened::Input { changeable, .. }) => Object::Blob { file, changeable },
         })
+    }
+
+    /// Closes the descriptors of files that nobody has open.
+    fn give_idle_back(&self) {
+        let is_used = |_: &InodeId, backing: &mut Backing| {
+            backing.opens > 0 || matches!(backing.object, Object::Registered(_))
+        };
+        self.by_inode.retain(is_used);
     }
 
     /// One open less. The object stays for the next one.
@@ -183,10 +200,11 @@ impl Backings {
     }
 
     /// Closes a staging file that nobody has open: with a descriptor of ours it would never count
-    /// as settled, and where files pass through, its next open may.
+    /// as settled, and where files pass through, its next open may. What had no descriptor may
+    /// have one next time.
     fn let_go_of_staged(&self, id: InodeId) {
         let unused = |_: &InodeId, backing: &Backing| {
-            backing.opens == 0 && matches!(backing.object, Object::Staged(_))
+            backing.opens == 0 && matches!(backing.object, Object::Staged(_) | Object::Unheld)
         };
         drop(self.by_inode.remove_if(&id, unused));
     }
@@ -221,7 +239,7 @@ impl Backings {
         let file = self.file(job, id, false)?;
         let mut filled = 0;
         while filled < buffer.len() {
-            match rustix::io::pread(&*file, &mut buffer[filled..], offset + filled as u64) {
+            match rustix::io::pread(&**file, &mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(Errno::INTR) => {}
@@ -231,34 +249,78 @@ impl Backings {
         Ok(filled)
     }
 
-    /// Writes all of `data` to an inode that is not passed through.
-    pub(super) fn write(&self, job: &Job, id: InodeId, offset: u64, data: &[u8]) -> Result<()> {
+    /// Writes to an inode that is not passed through. Returns how many bytes of `data` fitted: all,
+    /// or an error, if `whole`.
+    pub(super) fn write(
+        &self,
+        job: &Job,
+        id: InodeId,
+        offset: u64,
+        data: &[u8],
+        whole: bool,
+    ) -> Result<usize> {
         let file = self.file(job, id, true)?;
-        file.write_all_at(data, offset)
-            .map_err(|error| Refusal::Os(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+        let mut written = 0;
+        while written < data.len() {
+            match rustix::io::pwrite(&**file, &data[written..], offset + written as u64) {
+                Ok(0) => return Err(Refusal::Os(Errno::IO)), // or this would never end
+                Ok(count) => written += count,
+                Err(Errno::INTR) => {}
+                Err(_) if written > 0 && !whole => break,
+                Err(errno) => return Err(Refusal::Os(errno)),
+            }
+        }
+        Ok(written)
     }
 
-    /// What is to be read or written. An input is copied up at its first write.
-    fn file(&self, job: &Job, id: InodeId, write: bool) -> Result<Arc<File>> {
+    /// What is to be read or written.
+    fn file(&self, job: &Job, id: InodeId, write: bool) -> Result<Arc<Descriptor>> {
         let object = self.by_inode.get(&id).map(|backing| backing.object.clone());
-        let staged = match object {
-            Some(Object::Staged(file)) => return Ok(file),
+        let object = match object {
             Some(Object::Blob {
                 file,
-                changeable: false,
-            }) => return Ok(file),
-            Some(Object::Blob { .. }) if write => job.writable(id)?,
-            Some(Object::Blob { file, .. }) => match job.current(id)? {
-                Opened::Staged(staged) => staged,
+                changeable: true,
+            }) => match current(job, id, write)? {
                 Opened::Input { .. } => return Ok(file),
+                copy => self.put_in_place(job, id, &copy)?,
             },
-            Some(Object::Registered(_)) | None => return Err(Refusal::Os(Errno::BADF)),
+            Some(object) => object,
+            None => return Err(Refusal::Os(Errno::BADF)),
         };
-        let file = Arc::new(job.backing(id, &Opened::Staged(staged), OFlags::RDWR)?);
-        if let Some(mut backing) = self.by_inode.get_mut(&id) {
-            backing.object = Object::Staged(file.clone());
+        match object {
+            Object::Staged(file) | Object::Blob { file, .. } => Ok(file),
+            Object::Unheld => {
+                let opened = current(job, id, write)?;
+                let file = job.backing(id, &opened, access(&opened))?;
+                Ok(Arc::new(file.into()))
+            }
+            Object::Registered(_) => Err(Refusal::Os(Errno::BADF)),
         }
-        Ok(file)
+    }
+
+    /// Has the copy of an input back it from now on.
+    fn put_in_place(&self, job: &Job, id: InodeId, copy: &Opened<Staged>) -> Result<Object> {
+        let object = self.hold(job, id, copy)?;
+        if let Some(mut backing) = self.by_inode.get_mut(&id) {
+            backing.object = object.clone();
+        }
+        Ok(object)
+    }
+}
+
+/// What backs an inode now. An input is copied up when it is to be written.
+fn current(job: &Job, id: InodeId, write: bool) -> Result<Opened<Staged>> {
+    match write {
+        true => job.writable(id).map(Opened::Staged),
+        false => job.current(id),
+    }
+}
+
+/// How the daemon opens what it reads and writes itself, whatever its user wants to do now.
+fn access(opened: &Opened<Staged>) -> OFlags {
+    match opened {
+        Opened::Staged(_) => OFlags::RDWR,
+        Opened::Input { .. } => OFlags::RDONLY,
     }
 }
 
@@ -266,7 +328,7 @@ impl Object {
     fn registered(&self) -> Option<Arc<BackingId>> {
         match self {
             Object::Registered(id) => Some(id.clone()),
-            Object::Blob { .. } | Object::Staged(_) => None,
+            Object::Blob { .. } | Object::Staged(_) | Object::Unheld => None,
         }
     }
 }
