@@ -1,6 +1,9 @@
 //! Sessions of a real mount, with and without passthrough: what arrives at the job, and how a
 //! session ends.
 
+#[path = "session/round_trips.rs"]
+mod round_trips;
+
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -54,6 +57,10 @@ fn in_both_ways(test: impl Fn(Served)) {
 }
 
 fn mount() -> (OwnedFd, OwnedFd) {
+    mount_with(&[])
+}
+
+fn mount_with(words: &[&str]) -> (OwnedFd, OwnedFd) {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).expect("/dev/fuse");
     let context = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).expect("fsopen");
@@ -64,6 +71,9 @@ fn mount() -> (OwnedFd, OwnedFd) {
     set("rootmode", "40755");
     set("user_id", "0");
     set("group_id", "0");
+    for word in words {
+        rustix::mount::fsconfig_set_flag(context.as_fd(), *word).expect("an option");
+    }
     rustix::mount::fsconfig_create(context.as_fd()).expect("a file system");
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;
     let mount = rustix::mount::fsmount(context.as_fd(), flags, MountAttrFlags::empty());
