@@ -8,6 +8,7 @@ mod compatibility;
 mod compile;
 mod differential;
 mod input_root;
+mod kept;
 mod lifecycle;
 mod mount;
 mod mount_crash;

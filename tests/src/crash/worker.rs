@@ -32,7 +32,10 @@ enum Kind {
 pub fn work(seed: u64, journal: &Path) -> Result<()> {
     rustix::process::umask(Mode::empty());
     let mut journal = File::options().append(true).create(true).open(journal)?;
-    let mut worker = Worker::new(seed)?;
+    let mut worker = match Worker::new(seed) {
+        Err(_) if is_gone() => return Ok(()), // before anything was done
+        worker => worker?,
+    };
     let mut held = Vec::new();
     loop {
         let Some(step) = worker.choose() else {
