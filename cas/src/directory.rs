@@ -30,7 +30,7 @@ use crate::store::Store;
 use crate::tree::{IMPLICIT_DIRECTORY_MODE, Node, NodeIndex, NodeKind, Tree};
 
 use convert::{attributes, properties, written};
-use load::find;
+pub(crate) use load::find;
 pub use load::{LoadError, check, find_root, load};
 
 /// Longest object that is read. A directory of 600,000 files with names of 20 bytes has one of 100 MB.

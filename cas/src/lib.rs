@@ -25,7 +25,8 @@
 //! [`store`] finds and inserts [`blob`]s, by way of [`staging`] files and [`copy`]. [`digest`] and
 //! [`name`] are the two values that everything else is made of. A [`manifest`] is what a job
 //! declares; with the sizes of its blobs it becomes a [`tree`], which the store can hold, too, as
-//! objects of its [`directory`]s. A [`report`] is what the job did.
+//! objects of its [`directory`]s. A [`report`] is what the job did, and [`changes`] the part of it that is
+//! about inputs. A [`delta`] is what makes the next stored tree of the one that the job started from.
 //! [`owners`] is what a mount that lasts is told besides.
 //! [`recovery`] is the report left in the staging directory for when nobody is left to read it.
 //! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
@@ -36,7 +37,9 @@
 //! This crate knows nothing of jobs' lives, of FUSE or of processes.
 
 pub mod blob;
+pub mod changes;
 pub mod copy;
+pub mod delta;
 pub mod digest;
 pub mod directory;
 pub mod error;

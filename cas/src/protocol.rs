@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::name::RelPath;
 
 /// The longest packet. Only error messages come near it.
 const PACKET_MAX: usize = 64 << 10;
@@ -57,6 +58,35 @@ pub struct Registration {
     pub uid: u32,
     /// The group, likewise.
     pub gid: u32,
+    /// Which inputs it may change.
+    #[serde(default)]
+    pub copy_on_write: CopyOnWrite,
+}
+
+/// Which inputs a job may change: their content is copied when it first changes, and nothing is for
+/// their names and attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopyOnWrite {
+    /// None.
+    #[default]
+    Nothing,
+    /// All, and the root.
+    Everything,
+    /// Those that are declared at or below one of these paths. In a packet, all of them may have
+    /// [`COPY_ON_WRITE_MAX`] bytes.
+    Below(Vec<RelPath>),
+}
+
+/// The most bytes that the paths of [`CopyOnWrite::Below`] may have together: they are written as text,
+/// in which a byte becomes four at worst, and have to fit into a packet with the rest.
+pub const COPY_ON_WRITE_MAX: usize = 12 << 10;
+
+impl CopyOnWrite {
+    /// Whether a job with this rule can change any input.
+    pub fn is_anything(&self) -> bool {
+        *self != Self::Nothing
+    }
 }
 
 /// What the daemon answers.

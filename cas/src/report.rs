@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::InputChanges;
+use crate::digest::Digest;
 use crate::name::RelPath;
 use crate::text::Text;
 
@@ -17,8 +19,10 @@ pub struct Report {
     /// Sizes of the files among `inputs`, added up. Bytes, at the time of opening: with
     /// passthrough the daemon does not see reads.
     pub in_bytes: u64,
-    /// What the job made and did not remove.
+    /// What the job made and did not remove, and what it changed of its inputs.
     pub outputs: Vec<Output>,
+    /// What became of inputs that the job was free to change.
+    pub changes: InputChanges,
     /// Whether reads and writes went through the daemon or straight to the files.
     pub data_path: DataPath,
     /// A process outside the sandbox may still be writing: the file system could not be shut
@@ -63,6 +67,22 @@ pub enum StagingEntry {
         staged: u64,
         /// Permission bits as the job sees them.
         mode: u16,
+    },
+    /// A regular file whose content is an input's: one that was renamed, linked or given other
+    /// attributes, and never written to.
+    Input {
+        /// The input's content, which the store has.
+        digest: Digest,
+        /// Length in bytes.
+        size: u64,
+        /// Permission bits as the job sees them.
+        mode: u16,
+        /// Modification time, whole seconds since the epoch.
+        mtime_sec: i64,
+        /// Modification time, nanoseconds on top.
+        mtime_nsec: u32,
+        /// Names of one hard-linked file share this number.
+        inode: u64,
     },
     /// A symbolic link.
     Symlink {

@@ -26,8 +26,8 @@ use files::{Writing, open_staged};
 pub use saved::Standing;
 
 use crate::view::{
-    Access, AtimePolicy, AttributeChange, Attributes, Caller, Fault, InodeId, Listed, NewMode,
-    NewNode, Policy, RenameMode, SetTime, Time, View,
+    Access, AtimePolicy, AttributeChange, Attributes, Caller, Fault, InodeId, InputPolicy, Listed,
+    NewMode, NewNode, Policy, RenameMode, SetTime, Time, View,
 };
 
 /// A handle of a file that the job wrote. It is unlinked when the last owner drops it: the view
@@ -94,15 +94,21 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job on resolved inputs. Files that it may rewrite are copied into its staging directory.
+    /// A job on resolved inputs, of which it may change those that `changeable` says. Files that it
+    /// may rewrite are copied into its staging directory.
     pub fn new(
         store: Arc<Store>,
         staging: Arc<StagingDirectory>,
         inputs: &Resolved,
+        changeable: InputPolicy,
         owner: Caller,
         now: Time,
     ) -> cas::Result<Self> {
-        let mut view = View::new(inputs.tree.clone(), owner, now, Policy::default());
+        let policy = Policy {
+            inputs: changeable,
+            ..Policy::default()
+        };
+        let mut view = View::new(inputs.tree.clone(), owner, now, policy);
         for entry in &inputs.writable {
             preload(&mut view, &store, &staging, entry, owner, now)?;
         }

@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cas::directory::{self, LoadError, Root};
 use cas::manifest::{Manifest, ManifestError, Resolved};
-use cas::protocol::Registration;
+use cas::protocol::{CopyOnWrite, Registration};
 use cas::recovery::{JobState, Recovery};
 use cas::staging::StagingDirectory;
+use cas::tree::Tree;
 use cas::{Digest, Store};
 use dashmap::DashMap;
 
 use crate::job::Job;
 use crate::known::Known;
-use crate::view::{Caller, Time};
+use crate::view::{Caller, InputPolicy, Time};
 
 /// Trees that were used lately are kept, up to this many nodes in all: about 100
 /// bytes each.
@@ -123,7 +124,9 @@ impl Registry {
             uid: registration.uid,
             gid: registration.gid,
         };
-        let job = Arc::new(Job::new(self.store.clone(), staging, inputs, owner, now)?);
+        let changeable = changeable(&registration.copy_on_write, &inputs.tree);
+        let store = self.store.clone();
+        let job = Arc::new(Job::new(store, staging, inputs, changeable, owner, now)?);
         self.jobs.insert(id, job.clone());
         self.served.fetch_add(1, Ordering::Relaxed);
         Ok((id, job))
@@ -140,6 +143,19 @@ impl Registry {
     }
 }
 
+/// The declared nodes that a job may change. A path that is not declared is none: what the job makes
+/// there is its own anyway.
+fn changeable(wanted: &CopyOnWrite, tree: &Tree) -> InputPolicy {
+    match wanted {
+        CopyOnWrite::Nothing => InputPolicy::ReadOnly,
+        CopyOnWrite::Everything => InputPolicy::CopyOnWrite,
+        CopyOnWrite::Below(paths) => {
+            let tops = paths.iter().filter_map(|path| tree.find(path));
+            InputPolicy::CopyOnWriteBelow(tops.collect())
+        }
+    }
+}
+
 /// 64 random bits: unlike a counter or a process number, no other daemon on the same store, in
 /// another container or after a crash, comes to the same.
 fn random() -> Result<u64, rustix::io::Errno> {
@@ -152,7 +168,7 @@ fn random() -> Result<u64, rustix::io::Errno> {
 mod tests {
     use super::*;
     use cas::RelPath;
-    use cas::tree::{Entry, EntryKind, Tree};
+    use cas::tree::{Entry, EntryKind};
 
     #[test]
     fn many_who_want_a_stored_tree_at_once_get_the_same_one() {

@@ -17,7 +17,7 @@ use cas::tree::Tree;
 use fuse_daemon::fuse::{Session, serve};
 use fuse_daemon::job::Job;
 use fuse_daemon::mounts;
-use fuse_daemon::view::{Caller, Time};
+use fuse_daemon::view::{Caller, InputPolicy, Time};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -94,7 +94,15 @@ fn start(passthrough: bool) -> Served {
         writable: Vec::new(),
     };
     let (owner, now) = (Caller { uid: 0, gid: 0 }, Time::from_nanoseconds(0));
-    let job = Job::new(Arc::new(store), staging, &inputs, owner, now).expect("a job");
+    let job = Job::new(
+        Arc::new(store),
+        staging,
+        &inputs,
+        InputPolicy::ReadOnly,
+        owner,
+        now,
+    )
+    .expect("a job");
     let (device, mount) = mount();
     let session = serve(Arc::new(job), device, passthrough).expect("the kernel agrees");
     Served {

@@ -109,7 +109,7 @@ pub fn find_root(root: &Root, store: &Store) -> Result<(), LoadError> {
 }
 
 /// Looks for a blob, of a given size if that is known, and returns its size.
-pub(super) fn find(
+pub(crate) fn find(
     digest: Digest,
     size: Option<u64>,
     store: &Store,

@@ -29,6 +29,7 @@ impl Job {
             inputs: report.inputs,
             in_bytes: report.in_bytes,
             outputs: outputs.collect(),
+            changes: report.changes,
             data_path: if passthrough {
                 DataPath::Passthrough
             } else {
@@ -113,6 +114,14 @@ fn staging_entry(kind: OutputKind<Staged>) -> StagingEntry {
         OutputKind::File(staged, mode) => StagingEntry::File {
             staged: staged.id(),
             mode,
+        },
+        OutputKind::Input(id, digest, size, mode, mtime) => StagingEntry::Input {
+            digest,
+            size,
+            mode,
+            mtime_sec: mtime.seconds,
+            mtime_nsec: mtime.nanoseconds,
+            inode: id.0,
         },
         OutputKind::Symlink(target, mtime) => StagingEntry::Symlink {
             target: text::Text(target.into()),

@@ -46,7 +46,7 @@ impl<S: Clone> View<S> {
     }
 
     /// What the name of a declared node points at.
-    fn in_place_of(&self, parent: InodeId, node: NodeIndex) -> Option<InodeId> {
+    pub(super) fn in_place_of(&self, parent: InodeId, node: NodeIndex) -> Option<InodeId> {
         match self
             .directory(parent)
             .and_then(|directory| directory.replaced.get(&node))

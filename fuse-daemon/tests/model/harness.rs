@@ -1,13 +1,17 @@
 //! Does every step to the view and to the model, and compares all that can be seen.
 
+#[path = "delta.rs"]
+mod delta;
 #[path = "listing.rs"]
 mod listing;
+
+use std::collections::BTreeSet;
 
 use cas::Name;
 use cas::tree::{Entry, NodeIndex, Tree};
 use fuse_daemon::view::{
-    Access, Attributes, Caller, Fact, Fault, InodeId, InputPolicy, Meta, NewNode, Opened,
-    OutputKind, Policy, Released, RenameMode, SpecialKind, Time, View,
+    Access, Attributes, Caller, Fact, Fault, InodeId, InputPolicy, Meta, NewNode, Opened, Policy,
+    Released, RenameMode, SpecialKind, Time, View,
 };
 
 use listing::Cursor;
@@ -29,6 +33,8 @@ pub(crate) struct World {
     /// All that the view ever told.
     facts: Vec<Fact<u32>>,
     model: Model,
+    /// The model as it was when all was as declared.
+    base: Model,
     /// Link counts of the model after the last step.
     links: Vec<u32>,
     cursors: [Cursor; 3],
@@ -86,6 +92,7 @@ impl World {
             tree,
             policy,
             facts: Vec::new(),
+            base: model.clone(),
             model,
             links: Vec::new(),
             cursors: Default::default(),
@@ -539,7 +546,7 @@ impl World {
 
     fn compare_reports(&self) -> Verdict {
         let report = self.view.report();
-        let (inputs, bytes, outputs) = self.model.report();
+        let (inputs, bytes, made) = self.model.report();
         let mut given: Vec<_> = report.inputs.iter().map(|p| p.to_string()).collect();
         given.sort_unstable();
         ensure(given == inputs, || format!("inputs {given:?}, {inputs:?}"))?;
@@ -547,15 +554,21 @@ impl World {
         ensure(report.outputs.is_sorted_by_key(|(path, _)| path), || {
             "outputs are not sorted".into()
         })?;
-        let mut given: Vec<_> = report.outputs.into_iter().collect();
-        given.sort_by_key(|(path, _)| path.to_string());
-        let expected: Vec<_> = outputs
+        let given = report.outputs.iter().map(|(path, _)| path.to_string());
+        let (given, made): (BTreeSet<_>, BTreeSet<_>) =
+            (given.collect(), made.into_iter().collect());
+        ensure(given.is_superset(&made), || {
+            format!("outputs {given:?} without {made:?}")
+        })?;
+        let changeable = self
+            .model
+            .nodes
             .iter()
-            .map(|(path, node)| (super::operation::path(path), output(node)))
-            .collect();
-        ensure(given == expected, || {
-            format!("outputs {given:?} and not {expected:?}")
-        })
+            .any(|node| node.declared.is_some() && !node.read_only);
+        ensure(changeable || given == made, || {
+            format!("outputs {given:?} and not {made:?}")
+        })?;
+        delta::check(&report, &self.base, &self.model)
     }
 
     /// Ends the job: the kernel forgets all, and the handle of everything without a name has come
@@ -581,13 +594,5 @@ impl World {
         })?;
         self.audit()?;
         self.compare_reports()
-    }
-}
-
-fn output(node: &super::reference::Node) -> OutputKind<u32> {
-    match &node.content {
-        Content::Staged(handle) => OutputKind::File(*handle, node.meta.perm),
-        Content::Link(target) => OutputKind::Symlink(target.as_slice().into(), node.meta.mtime),
-        _ => OutputKind::Directory(node.meta.perm, node.meta.mtime),
     }
 }

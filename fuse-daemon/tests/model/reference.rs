@@ -272,8 +272,8 @@ impl Model {
         (attributes, node.handle())
     }
 
-    /// Paths of inputs, and of outputs with their nodes.
-    pub(crate) fn report(&self) -> (Vec<String>, u64, Vec<(String, &Node)>) {
+    /// Paths of inputs, their bytes, and paths of what was made.
+    pub(crate) fn report(&self) -> (Vec<String>, u64, Vec<String>) {
         let named = || self.paths.iter().map(|(p, n)| (p.clone(), &self.nodes[*n]));
         let used = self.nodes.iter().filter(|node| node.used);
         let used = used.filter_map(|node| Some((node.declared.clone()?, node.size_declared)));
@@ -282,7 +282,8 @@ impl Model {
         let bytes = used.iter().map(|(_, size)| size).sum();
         let output =
             |node: &Node| node.declared.is_none() && !matches!(node.content, Content::Special(..));
-        let outputs = named().filter(|(_, node)| output(node)).collect();
+        let outputs = named().filter(|(_, node)| output(node));
+        let outputs = outputs.map(|(path, _)| path).collect();
         (
             used.into_iter().map(|(path, _)| path).collect(),
             bytes,
