@@ -7,10 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cas::Store;
+use cas::directory::Root;
 use cas::manifest::{Declared, Manifest};
 
 use crate::cli::Environment;
 use crate::daemon::Daemons;
+use crate::delta::DeltaDocument;
 use crate::error::{Error, Result, say};
 use crate::exit_code;
 use crate::images;
@@ -52,6 +54,10 @@ fn attempt(
     let daemons = Daemons::from_environment(environment)?;
     let disposal = disposal(&spec);
     let cas_dir = spec.store.clone();
+    let tracked = Tracked {
+        changes: spec.copy_on_write.is_anything(),
+        input_root: spec.input_root,
+    };
     let mut job = mean(spec, &store, environment)?;
     if arguments.interactive {
         job.stdin = Stdin::Inherit;
@@ -75,6 +81,7 @@ fn attempt(
         let to = Destination {
             cas_dir: &cas_dir,
             disposal,
+            tracked,
             result: &mut *result,
         };
         stopped = report(finished, &store, to, &hold)?;
@@ -139,6 +146,7 @@ fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
             input_root: spec.input_root,
             entries: declared(spec.visible, &here, store)?,
         },
+        copy_on_write: spec.copy_on_write,
         mounts,
         stdin: Stdin::Open(spec.stdin.unwrap_or_else(|| "/dev/null".into())),
         command: expanded.command(spec.command),
@@ -190,10 +198,19 @@ fn declared(visible: Vec<Input>, here: &Path, store: &Store) -> Result<Vec<Decla
     Ok(entries.collect())
 }
 
+/// What the result is to tell of inputs that were changed.
+struct Tracked {
+    /// Whether the job was free to change any.
+    changes: bool,
+    /// The stored tree that it started from.
+    input_root: Option<Root>,
+}
+
 /// Where a report goes.
 struct Destination<'a> {
     cas_dir: &'a Path,
     disposal: Disposal,
+    tracked: Tracked,
     result: &'a mut Option<Pending>,
 }
 
@@ -219,12 +236,16 @@ fn report(
     } = view;
     run::check_report(&report)?;
     let collector = Collector::open(store, &staging, report.late_writer)?;
-    let hashed = collector.collect(report.outputs, to.disposal)?;
+    let (hashed, changes) = collector.collect(report.outputs, report.changes, to.disposal)?;
     let usage = Usage::new(&finished.ended, report.in_bytes, &hashed);
     let mut document = document(usage, finished.ended.timed_out, Some(&hashed));
     (document.inputs, document.data_path) = (report.inputs, Some(report.data_path));
     document.fuse_ops = Some(report.requests);
     document.late_writer = report.late_writer;
+    if to.tracked.changes {
+        let input_root = to.tracked.input_root.as_ref();
+        document.delta = Some(DeltaDocument::new(changes, input_root));
+    }
     let root = to.cas_dir.join("staging").join(&staging);
     let mut kept = false;
     if to.disposal != Disposal::Move {
@@ -271,6 +292,7 @@ fn document(usage: Usage, timed_out: bool, hashed: Option<&[Hashed]>) -> ResultD
         data_path: None,
         fuse_ops: None,
         late_writer: false,
+        delta: None,
         sandbox_error: None,
     }
 }

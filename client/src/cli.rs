@@ -55,6 +55,8 @@ pub enum Command {
     Run(RunArguments),
     /// Look at the content-addressed store, and put things into it
     Cas(CasArguments),
+    /// Make the next stored tree of one that a job started from and of the job's result
+    Apply(ApplyArguments),
     /// Show the daemons of this user and their jobs
     Status(StatusArguments),
     /// Mount a read-write view that lasts: inputs from directories, changes in a state directory
@@ -87,6 +89,11 @@ pub struct RunArguments {
     /// An input that the job may rewrite: it gets a copy, published if it changed
     #[arg(long, value_name = "PATH|GLOB")]
     pub rw: Vec<OsString>,
+    /// Inputs, a file or a directory with all it holds, that the job may change: a file is copied
+    /// when it is first written to, and published if it changed. What the job renames or deletes of
+    /// them stays in the workspace, which is said
+    #[arg(long, value_name = "PATH")]
+    pub cow: Vec<OsString>,
     /// Pass a variable of the environment, or set one
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
@@ -184,6 +191,23 @@ pub enum CasCommand {
         /// The blobs' hashes
         hashes: Vec<String>,
     },
+}
+
+/// `wakebox apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArguments {
+    /// The tree, as `cas import` printed it; the size may be left out
+    #[arg(value_name = "HASH[/SIZE]")]
+    pub base: String,
+    /// The result document of the job
+    #[arg(value_name = "RESULT")]
+    pub result: PathBuf,
+    /// Only what the job changed and made here, and nothing elsewhere
+    #[arg(long, value_name = "PATH")]
+    pub only: Option<OsString>,
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgument,
 }
 
 /// `wakebox status`.

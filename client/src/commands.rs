@@ -2,16 +2,19 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cas::protocol::{self, Reply, Request};
-use cas::{Digest, Store};
+use cas::{Digest, RelPath, Store};
 
 use crate::BUILD_ID;
 use crate::cli::{
-    CasArguments, CasCommand, DaemonArguments, Environment, Shell, StatusArguments, VERSION,
+    ApplyArguments, CasArguments, CasCommand, DaemonArguments, Environment, Shell, StatusArguments,
+    VERSION,
 };
 use crate::daemon::{DaemonError, Daemons, Lease, READY};
+use crate::delta;
 use crate::error::{Error, Result, say};
 use crate::stored_tree;
 
@@ -53,6 +56,19 @@ pub fn cas(arguments: &CasArguments, environment: &Environment) -> Result<u8> {
             verify(&existing(&root)?, hashes)
         }
     }
+}
+
+/// `wakebox apply`.
+pub fn apply(arguments: &ApplyArguments, environment: &Environment) -> Result<u8> {
+    let base = stored_tree::root(&arguments.base)?;
+    let only = arguments.only.as_ref().map(|path| {
+        let parsed = RelPath::parse(path.as_bytes());
+        let path = path.to_string_lossy();
+        parsed.map_err(|reason| Error::Usage(format!("--only '{path}' {reason}")))
+    });
+    let only = only.transpose()?;
+    let store = existing(&arguments.store.resolve(environment)?)?;
+    delta::apply(&store, &base, &arguments.result, only.as_ref())
 }
 
 /// A store to look into. To make one there would hide a mistyped path.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cas::Digest;
 use cas::manifest::Manifest;
-use cas::protocol::{self, Registration, Reply, Request, Status};
+use cas::protocol::{self, CopyOnWrite, Registration, Reply, Request, Status};
 use cas::report::Report;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -84,13 +84,14 @@ impl Daemons {
         &self,
         store: &Path,
         manifest: &Manifest,
+        copy_on_write: &CopyOnWrite,
         user: (u32, u32),
     ) -> crate::error::Result<(Lease, String)> {
         let mut tries = TRIES;
         loop {
             let mut lease = self.lease(store)?;
             tries -= 1;
-            match lease.register(manifest, user.0, user.1) {
+            match lease.register(manifest, copy_on_write, user) {
                 Ok(staging) => return Ok((lease, staging)),
                 Err(DaemonError::Lost { .. }) if tries > 0 => {}
                 Err(error) => return Err(error.into()),
@@ -220,13 +221,19 @@ impl Lease {
 
     /// Registers a job and returns the name of its directory in the store's staging area. The
     /// manifest travels only if the daemon has not seen it.
-    fn register(&mut self, manifest: &Manifest, uid: u32, gid: u32) -> Result<String, DaemonError> {
+    fn register(
+        &mut self,
+        manifest: &Manifest,
+        copy_on_write: &CopyOnWrite,
+        (uid, gid): (u32, u32),
+    ) -> Result<String, DaemonError> {
         let what = "register the job";
         let bytes = manifest.encode();
         let registration = Registration {
             manifest: Digest::of(&bytes),
             uid,
             gid,
+            copy_on_write: copy_on_write.clone(),
         };
         let mut answer = self.ask(what, &Request::Register(registration), None)?;
         if answer.0 == Reply::SendManifest {

@@ -5,7 +5,8 @@
 //! ways to ask for a job: by a document, for build tools, and by a command line, for people. Both
 //! make a [`run::Job`], and [`run::run`] is the story of one, top to bottom: it takes a
 //! [`daemon::Lease`], makes a [`sandbox`], executes in it ([`exec`]) and fetches the report. Then
-//! [`output`] hashes what the job made and takes it into the store, [`result`] writes it down, and
+//! [`output`] hashes what the job made and takes it into the store, [`result`] writes it down (with the
+//! [`delta`] that makes the next stored tree), and
 //! [`mod@publish`] puts it into the workspace. [`ingest`] is the way in: files of a workspace become
 //! blobs and a manifest.
 //!
@@ -17,6 +18,7 @@ pub mod batch;
 pub mod cli;
 pub mod commands;
 pub mod daemon;
+pub mod delta;
 pub mod error;
 pub mod exec;
 pub mod exit_code;

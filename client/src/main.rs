@@ -41,6 +41,7 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
         Call::Version => commands::version(),
         Call::Command(Command::Run(arguments)) => workspace::run(arguments, environment),
         Call::Command(Command::Cas(arguments)) => commands::cas(arguments, environment),
+        Call::Command(Command::Apply(arguments)) => commands::apply(arguments, environment),
         Call::Command(Command::Status(arguments)) => commands::status(arguments, environment),
         Call::Command(Command::Mount(arguments)) => Ok(mount::run(arguments, environment)),
         Call::Command(Command::Daemon(arguments)) => commands::daemon(arguments, environment),

@@ -1,11 +1,14 @@
 //! What a job left: hashed, taken into the store, and told.
 
-use std::collections::BTreeMap;
+mod changes;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use cas::changes::InputChanges;
 use cas::copy::Copier;
 use cas::recovery::Recovery;
 use cas::report::{Output, StagingEntry};
@@ -55,9 +58,9 @@ pub enum HashedEntry {
         /// The same number for all names of one hard-linked file.
         #[serde(skip_serializing_if = "Option::is_none", rename = "link-group")]
         link_group: Option<u64>,
-        /// Name of its staging file.
+        /// Name of its staging file; none if the content is an input's.
         #[serde(skip)]
-        staged: u64,
+        staged: Option<u64>,
     },
     /// A symbolic link.
     Symlink {
@@ -105,6 +108,41 @@ impl Mtime {
     }
 }
 
+impl HashedEntry {
+    /// The name of the staging file that the job has written it to, if it has.
+    pub fn staged(&self) -> Option<u64> {
+        match self {
+            Self::File { staged, .. } => *staged,
+            Self::Symlink { .. } | Self::Directory { .. } => None,
+        }
+    }
+}
+
+/// What all names of one file share: its staging file, or the number of an input that was never
+/// written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Staged(u64),
+    Input(u64),
+}
+
+impl Group {
+    fn staged(self) -> Option<u64> {
+        match self {
+            Self::Staged(id) => Some(id),
+            Self::Input(_) => None,
+        }
+    }
+}
+
+fn group(entry: &StagingEntry) -> Option<Group> {
+    match entry {
+        StagingEntry::File { staged, .. } => Some(Group::Staged(*staged)),
+        StagingEntry::Input { inode, .. } => Some(Group::Input(*inode)),
+        StagingEntry::Symlink { .. } | StagingEntry::Directory { .. } => None,
+    }
+}
+
 /// A staged file that has been dealt with; all its names share it.
 #[derive(Clone, Copy, Debug)]
 struct Content {
@@ -143,16 +181,21 @@ impl<'s> Collector<'s> {
         })
     }
 
-    /// Hashes all outputs in parallel and does with the staged files as told. Any failure is the
-    /// whole job's: a result that leaves an output out would be a lie.
-    pub fn collect(&self, outputs: Vec<Output>, disposal: Disposal) -> cas::Result<Vec<Hashed>> {
-        let mut names: BTreeMap<u64, u32> = BTreeMap::new();
-        for output in &outputs {
-            if let StagingEntry::File { staged, .. } = output.entry {
-                *names.entry(staged).or_default() += 1;
-            }
+    /// Hashes all staged files in parallel and does with them as told. What the job has written
+    /// without changing it is no output; it is only told in the changes that are returned. Any
+    /// failure is the whole job's: a result that leaves an output out would be a lie.
+    pub fn collect(
+        &self,
+        outputs: Vec<Output>,
+        changes: InputChanges,
+        disposal: Disposal,
+    ) -> cas::Result<(Vec<Hashed>, InputChanges)> {
+        let mut names: BTreeMap<Group, u32> = BTreeMap::new();
+        for group in outputs.iter().filter_map(|output| group(&output.entry)) {
+            *names.entry(group).or_default() += 1;
         }
-        let staged: Vec<u64> = names.keys().copied().collect();
+        let staged = names.keys().filter_map(|group| group.staged());
+        let staged: Vec<u64> = staged.collect();
         let contents = parallel::try_map(&staged, |&id| Ok((id, self.take_in(id, disposal)?)))?;
         let contents: BTreeMap<u64, Content> = contents.into_iter().collect();
         let adopted = disposal != Disposal::HashOnly;
@@ -163,7 +206,22 @@ impl<'s> Collector<'s> {
                 entry,
             })
         });
-        Ok(hashed.collect())
+        let (hashed, changes) = changes::settle(hashed.collect(), changes);
+        if disposal != Disposal::Move {
+            self.remove_unused(&staged, &hashed)?;
+        }
+        Ok((hashed, changes))
+    }
+
+    /// Removes staged files that are no outputs after all: nobody else will.
+    fn remove_unused(&self, staged: &[u64], hashed: &[Hashed]) -> cas::Result<()> {
+        let used = hashed.iter().filter_map(|output| output.entry.staged());
+        let used: BTreeSet<u64> = used.collect();
+        for &id in staged.iter().filter(|id| !used.contains(id)) {
+            rustix::fs::unlinkat(&self.directory, id.to_string(), AtFlags::empty())
+                .map_err(|errno| Error::io("remove the staged file", self.path(id), errno))?;
+        }
+        Ok(())
     }
 
     fn path(&self, id: u64) -> PathBuf {
@@ -239,7 +297,12 @@ impl<'s> Collector<'s> {
         let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
         let mut names = BTreeMap::new();
         for output in hashed {
-            let HashedEntry::File { staged, mode, .. } = &output.entry else {
+            let HashedEntry::File {
+                staged: Some(staged),
+                mode,
+                ..
+            } = &output.entry
+            else {
                 continue;
             };
             let count = seen.entry(*staged).or_default();
@@ -279,27 +342,43 @@ impl<'s> Collector<'s> {
 fn hashed_entry(
     entry: StagingEntry,
     contents: &BTreeMap<u64, Content>,
-    names: &BTreeMap<u64, u32>,
+    names: &BTreeMap<Group, u32>,
     adopted: bool,
 ) -> Option<HashedEntry> {
     let time = |seconds, nanoseconds: u32| Mtime {
         seconds,
         nanoseconds: nanoseconds.into(),
     };
+    let link_group = link_group(&entry, names);
     Some(match entry {
         StagingEntry::File { staged, mode } => {
             let content = contents.get(&staged)?;
-            let is_shared = names.get(&staged).is_some_and(|&count| count > 1);
             HashedEntry::File {
                 hash: content.digest,
                 size: content.size,
                 mode,
                 mtime: content.mtime,
                 adopted,
-                link_group: is_shared.then_some(staged),
-                staged,
+                link_group,
+                staged: Some(staged),
             }
         }
+        StagingEntry::Input {
+            digest,
+            size,
+            mode,
+            mtime_sec,
+            mtime_nsec,
+            ..
+        } => HashedEntry::File {
+            hash: digest,
+            size,
+            mode,
+            mtime: time(mtime_sec, mtime_nsec),
+            adopted: true,
+            link_group,
+            staged: None,
+        },
         StagingEntry::Symlink {
             target,
             mtime_sec,
@@ -316,5 +395,19 @@ fn hashed_entry(
             mode,
             mtime: time(mtime_sec, mtime_nsec),
         },
+    })
+}
+
+/// The number that all names of one file get, if there are more than one. Those of inputs come
+/// behind those of staging files.
+fn link_group(entry: &StagingEntry, names: &BTreeMap<Group, u32>) -> Option<u64> {
+    let group = group(entry)?;
+    if names.get(&group).is_none_or(|&count| count < 2) {
+        return None;
+    }
+    let last_staged = names.keys().filter_map(|group| group.staged()).max();
+    Some(match group {
+        Group::Staged(id) => id,
+        Group::Input(inode) => last_staged.unwrap_or(0) + inode,
     })
 }

@@ -7,6 +7,7 @@ use cas::report::DataPath;
 use cas::{RelPath, text::Text};
 use serde::{Serialize, Serializer};
 
+use crate::delta::DeltaDocument;
 use crate::error::{Error, Kind};
 use crate::exec::Ended;
 use crate::exit_code;
@@ -47,6 +48,9 @@ pub struct ResultDocument {
     /// A process outside the sandbox may have gone on writing.
     #[serde(rename = "late-writer", skip_serializing_if = "std::ops::Not::not")]
     pub late_writer: bool,
+    /// What became of inputs that the job was free to change, if any.
+    #[serde(flatten)]
+    pub delta: Option<DeltaDocument>,
     /// Why there is no true result. Then the job's status is none, and nothing else is true either.
     #[serde(rename = "sandbox-error", skip_serializing_if = "Option::is_none")]
     pub sandbox_error: Option<SandboxFailure>,
@@ -156,11 +160,17 @@ impl Usage {
     }
 }
 
-/// Sizes of the files among some outputs, added up; a hard-linked file counts once.
+/// Sizes of the files among some outputs, added up; a hard-linked file counts once, and an input
+/// that was never written to not at all.
 pub fn out_bytes(outputs: &[Hashed]) -> u64 {
     let mut files = BTreeMap::new();
     for output in outputs {
-        if let HashedEntry::File { staged, size, .. } = output.entry {
+        if let HashedEntry::File {
+            staged: Some(staged),
+            size,
+            ..
+        } = output.entry
+        {
             files.insert(staged, size);
         }
     }
@@ -184,6 +194,7 @@ pub fn staging_files(
 ) -> BTreeMap<String, Staged> {
     let key = |path: &RelPath| cas::text::encode(path.as_bytes()).into_owned();
     let staged = |output: &Hashed| match &output.entry {
+        // The content of a renamed input is in the store, and nowhere else.
         HashedEntry::File { mode, mtime, .. } => Some(Staged::File {
             staging_path: path_text(&root.join(names.get(&output.path)?)),
             mode: *mode,

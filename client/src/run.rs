@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cas::Store;
 use cas::manifest::Manifest;
+use cas::protocol::CopyOnWrite;
 use cas::report::Report;
 
 use crate::daemon::{Daemons, Lease, serve_packets};
@@ -21,6 +22,8 @@ use crate::sandbox::plan::{Draft, Ids, Limit, Namespaces, Stdin, Step};
 pub struct Job {
     /// What it sees.
     pub manifest: Manifest,
+    /// What of that it may change.
+    pub copy_on_write: CopyOnWrite,
     /// What is mounted. Without a view among it, the job sees the real directories.
     pub mounts: Compiled,
     /// The program that serves images among it.
@@ -77,7 +80,8 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons) -> Result<Finished> {
         let ended = exec::start(&plan, None)?.wait(job.limit, None)?;
         return Ok(Finished { ended, view: None });
     }
-    let (lease, staging) = daemons.register(store.root(), &job.manifest, job.user)?;
+    let (lease, staging) =
+        daemons.register(store.root(), &job.manifest, &job.copy_on_write, job.user)?;
     // The child is a copy of this process: what it need not carry is not carried.
     drop(job.manifest);
     let packets = serve_packets().map_err(|error| Error::io("prepare", "the view", error))?;

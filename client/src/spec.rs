@@ -1,5 +1,6 @@
 //! The spec of a batch job: as typed (JSON5), and as meant.
 
+pub mod changeable;
 mod first_wins;
 mod visible;
 
@@ -11,10 +12,12 @@ use std::time::Duration;
 
 use cas::directory::Root;
 use cas::manifest::Declared;
+use cas::protocol::CopyOnWrite;
 use cas::{RelPath, text};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use changeable::InputsChoice;
 use first_wins::FirstWins;
 use visible::Meant;
 
@@ -35,6 +38,8 @@ pub struct Spec {
     pub input_root: Option<Root>,
     /// Declared inputs, by content or by name, in the order of the spec.
     pub visible: Vec<Input>,
+    /// Which of them the job may change.
+    pub copy_on_write: CopyOnWrite,
     /// The store, relative to where the client was started, or absolute.
     pub store: PathBuf,
     /// Where the command starts, relative to the workspace.
@@ -76,6 +81,8 @@ struct Document {
     environment: Vec<String>,
     input_root: Option<String>,
     visible: Vec<Meant>,
+    inputs: InputsChoice,
+    copy_on_write: Vec<String>,
     cas_dir: String,
     directory: String,
     stdin: String,
@@ -99,6 +106,8 @@ impl Default for Document {
             environment: Vec::new(),
             input_root: None,
             visible: Vec::new(),
+            inputs: InputsChoice::default(),
+            copy_on_write: Vec::new(),
             cas_dir: DEFAULT_STORE.into(),
             directory: String::new(),
             stdin: String::new(),
@@ -206,6 +215,7 @@ impl Document {
                 .collect(),
             input_root: input_root(self.input_root.as_deref())?,
             visible: visible.map(meant).collect::<Result<_, String>>()?,
+            copy_on_write: changeable::mean(self.inputs, &self.copy_on_write)?,
             store: os_string(&self.cas_dir).into(),
             directory: os_string(&self.directory).into(),
             stdin: (!self.stdin.is_empty()).then(|| os_string(&self.stdin).into()),

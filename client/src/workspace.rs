@@ -1,5 +1,7 @@
 //! A job at a shell: `wakebox run`. Inputs come from the current directory, outputs go back.
 
+mod cow;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
@@ -7,12 +9,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use cas::changes::InputChanges;
 use cas::manifest::{Declared, DeclaredKind};
 use cas::report::Report;
 use cas::{RelPath, Store};
 
 use crate::cli::{Environment, RunArguments};
 use crate::daemon::Daemons;
+use crate::delta::DeltaDocument;
 use crate::error::{Error, Result, say};
 use crate::exec::Ended;
 use crate::exit_code;
@@ -53,8 +57,8 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     check_place(&workspace, &store)?;
     let store = Store::open(&store)?;
     let ingested = ingest(arguments, &workspace, &wanted, &store, coarse)?;
-    let declared = ingested.manifest.entries.len() as u64;
-    let writable = writable(&ingested.manifest.entries);
+    let declared = ingested.manifest.entries.clone();
+    let writable = writable(&declared);
     let job = job(arguments, environment, &workspace, ingested)?;
     let finished = run::run(job, &store, &daemons)?;
     if let Some(line) = run::explain(&finished.ended, &arguments.command[0]) {
@@ -65,23 +69,35 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         return Ok(code);
     };
     let id = view.staging.clone();
-    let (report, mut outputs) = collect(view, &store)?;
+    let (report, mut outputs, changes) = collect(view, &store)?;
     outputs.retain(|output| has_changed(output, &writable));
     if report.late_writer {
         say("a process outside the sandbox has a file of the job open and may go on writing");
     }
     if let Some(json) = json {
-        json.commit(&document(&finished.ended, &report, &outputs))?;
+        let mut document = document(&finished.ended, &report, &outputs);
+        let delta = || DeltaDocument::new(changes.clone(), None);
+        document.delta = (!arguments.cow.is_empty()).then(delta);
+        json.commit(&document)?;
     }
+    let mut publishable: Vec<_> = outputs.iter().map(to_publish).collect();
+    let made: BTreeSet<_> = outputs.iter().map(|output| &output.path).collect();
+    let moved = cow::moved_along(&declared, &changes, &store)?;
+    publishable.extend(
+        moved
+            .into_iter()
+            .filter(|moved| !made.contains(&moved.path)),
+    );
     // Either everything that was asked for is published, or nothing.
     if code == 0 {
-        check_wanted(&wanted, &outputs)?;
+        check_wanted(&wanted, &publishable)?;
     }
     let published = if code == 0 || arguments.publish_on_failure {
-        let chosen = outputs.iter().filter(|output| is_wanted(output, &wanted));
-        let chosen: Vec<_> = chosen.map(to_publish).collect();
-        spare_repositories(&workspace, &wanted, &chosen)?;
-        publish(&workspace, &store, &chosen, started, &id)?
+        publishable.retain(|output| is_wanted(output, &wanted));
+        spare_repositories(&workspace, &wanted, &publishable)?;
+        let published = publish(&workspace, &store, &publishable, started, &id)?;
+        cow::tell(&changes);
+        published
     } else {
         Published { files: 0, bytes: 0 }
     };
@@ -91,7 +107,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         let used = report.inputs.len();
         let seconds = finished.ended.wall.as_secs_f64();
         Summary {
-            declared,
+            declared: declared.len() as u64,
             used,
             made,
             published,
@@ -120,7 +136,7 @@ fn check_place(workspace: &Path, store: &Path) -> Result<()> {
 }
 
 /// Takes what the job made into the store, and lets the job go.
-fn collect(view: FinishedView, store: &Store) -> Result<(Report, Vec<Hashed>)> {
+fn collect(view: FinishedView, store: &Store) -> Result<(Report, Vec<Hashed>, InputChanges)> {
     let FinishedView {
         mut report,
         staging,
@@ -129,9 +145,10 @@ fn collect(view: FinishedView, store: &Store) -> Result<(Report, Vec<Hashed>)> {
     run::check_report(&report)?;
     let outputs = std::mem::take(&mut report.outputs);
     let collector = Collector::open(store, &staging, report.late_writer)?;
-    let outputs = collector.collect(outputs, Disposal::Move)?;
+    let changes = std::mem::take(&mut report.changes);
+    let (outputs, changes) = collector.collect(outputs, changes, Disposal::Move)?;
     drop(lease);
-    Ok((report, outputs))
+    Ok((report, outputs, changes))
 }
 
 /// The clock by which file systems stamp changes.
@@ -217,14 +234,24 @@ fn select(
         found.retain(|file| !wanted.iter().any(|path| file.path.starts_with(path)));
     }
     let mut writable = BTreeSet::new();
+    let changeable = cow::existing(workspace, &arguments.cow);
+    if !changeable.is_empty() {
+        let changeable = ingest::select(workspace, &changeable, &exclude)?;
+        add(&mut found, changeable);
+    }
     if !arguments.rw.is_empty() {
         let rewritten = ingest::select(workspace, &arguments.rw, &exclude)?;
         writable.extend(rewritten.iter().map(|file| file.path.clone()));
-        found.retain(|file| !writable.contains(&file.path));
-        found.extend(rewritten);
-        found.sort_by(|a, b| a.path.cmp(&b.path));
+        add(&mut found, rewritten);
     }
     Ok((found, writable))
+}
+
+/// Adds what is not among the inputs yet.
+fn add(found: &mut Vec<Found>, more: Vec<Found>) {
+    found.extend(more);
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found.dedup_by(|a, b| a.path == b.path);
 }
 
 /// Files that the job may rewrite, as they were.
@@ -258,6 +285,7 @@ fn job(
     };
     Ok(Job {
         manifest: ingested.manifest,
+        copy_on_write: cow::rule(workspace, &arguments.cow)?,
         mounts: compile(&[view], workspace).map_err(Error::Usage)?,
         squashfuse: None,
         namespaces: Namespaces::default(),
@@ -304,12 +332,12 @@ fn job_environment(arguments: &RunArguments, environment: &Environment) -> Resul
     Ok(variables.into_iter().map(join).collect())
 }
 
-fn is_wanted(output: &Hashed, wanted: &[RelPath]) -> bool {
+fn is_wanted(output: &Publish, wanted: &[RelPath]) -> bool {
     wanted.is_empty() || wanted.iter().any(|path| output.path.starts_with(path))
 }
 
 /// Every wanted path must have been made, or hold something that was.
-fn check_wanted(wanted: &[RelPath], outputs: &[Hashed]) -> Result<()> {
+fn check_wanted(wanted: &[RelPath], outputs: &[Publish]) -> Result<()> {
     let missing = wanted
         .iter()
         .find(|path| !outputs.iter().any(|output| output.path.starts_with(path)));
@@ -382,6 +410,7 @@ fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocumen
         data_path: Some(report.data_path),
         fuse_ops: Some(report.requests.clone()),
         late_writer: report.late_writer,
+        delta: None,
         sandbox_error: None,
     }
 }

@@ -127,6 +127,6 @@ fn text<'s>(string: &'s Option<Borrowed<'_>>) -> Option<&'s str> {
     string.as_ref().map(|string| &*string.0)
 }
 
-fn path(text: &str) -> Result<RelPath, String> {
+pub(super) fn path(text: &str) -> Result<RelPath, String> {
     RelPath::parse(&cas::text::decode(text)).map_err(|reason| format!("path {text:?} {reason}"))
 }
