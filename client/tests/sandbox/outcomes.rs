@@ -101,9 +101,7 @@ fn a_time_out_kills_what_has_detached_itself() {
     let begun = Instant::now();
     let running = start(&plan(script.draft.clone()), None).unwrap();
     eventually("both sleep", || sleepers(&marker) == 2);
-    let ended = running
-        .wait(Some(Duration::from_secs(2)), None)
-        .unwrap();
+    let ended = running.wait(Some(Duration::from_secs(2)), None).unwrap();
     assert_eq!(sleepers(&marker), 0);
     assert_eq!((ended.status, ended.timed_out), (Status::Signaled(9), true));
     assert!(ended.wall >= Duration::from_millis(300) && ended.wall <= begun.elapsed());
@@ -140,9 +138,7 @@ fn time_and_memory_are_counted() {
         "(while :; do :; done) & {burn}; while :; do :; done"
     ));
     let running = start(&plan(script.draft.clone()), None).unwrap();
-    let ended = running
-        .wait(Some(Duration::from_secs(2)), None)
-        .unwrap();
+    let ended = running.wait(Some(Duration::from_secs(2)), None).unwrap();
     assert!(
         ended.timed_out && ended.cpu > Duration::from_millis(50),
         "{ended:?}"

@@ -40,6 +40,7 @@ fn mounts_policy() -> Policy {
         atime: AtimePolicy::Relative,
         extended: true,
         directory_atime: true,
+        root_keeps_privileges: true,
     }
 }
 
@@ -74,7 +75,15 @@ impl Counted {
                 let staging = store.new_staging("session").expect("a directory");
                 let writable = Vec::new();
                 let inputs = cas::manifest::Resolved { tree, writable };
-                Job::new(store, staging, &inputs, OWNER, Time::from_nanoseconds(0))
+                let read_only = InputPolicy::ReadOnly;
+                Job::new(
+                    store,
+                    staging,
+                    &inputs,
+                    read_only,
+                    OWNER,
+                    Time::from_nanoseconds(0),
+                )
             }
             Some(policy) => standing(store, root, tree, policy),
         };

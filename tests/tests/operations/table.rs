@@ -16,6 +16,7 @@ pub(super) fn rows() -> Vec<Row> {
         looking(),
         opening(),
         moving(),
+        removing(),
         making(),
         changing(),
         writing(),
@@ -218,6 +219,11 @@ fn moving() -> Vec<Row> {
                 ),
             ],
         ),
+    ]
+}
+
+fn removing() -> Vec<Row> {
+    vec![
         (
             "unlink",
             vec![
