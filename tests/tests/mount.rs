@@ -241,13 +241,14 @@ fn inputs_are_a_union_taken_once() {
 }
 
 #[test]
-fn a_state_has_one_mount() {
+fn a_state_has_one_file_system() {
     let place = Place::new();
     let script = "
         $WAKEBOX mount w m -o state=s; start=$(date +%s)
-        $WAKEBOX mount w m2 -o state=s || echo $? after $(($(date +%s) - start))
+        $WAKEBOX mount other m2 -o state=s || echo $? after $(($(date +%s) - start))
         shown w | wc -l
-        { sleep 1; umount m; } & $WAKEBOX mount w m2 -o state=s; wait; touch m2/x; shown w | wc -l";
+        { sleep 1; umount m; } & $WAKEBOX mount other m2 -o state=s; wait; touch m2/x
+        shown w | wc -l; shown other | wc -l";
     let (told, complained) = run!(place, script);
     let lines: Vec<_> = told.lines().collect();
     let seconds: u64 = lines[0]
@@ -256,12 +257,30 @@ fn a_state_has_one_mount() {
         .parse()
         .expect(&told);
     assert!((9..20).contains(&seconds), "{told}");
-    assert_eq!(lines[1..], ["1", "1"]);
+    assert_eq!(lines[1..], ["1", "0", "1"]);
     assert!(
         complained.contains("is in use by another mount"),
         "{complained}"
     );
     assert_eq!(complained.lines().count(), 1, "{complained}");
+}
+
+#[test]
+fn the_same_source_and_state_are_mounted_at_several_places() {
+    let place = Place::new();
+    let script = "
+        $WAKEBOX mount w m -o state=s; echo one >m/f
+        $WAKEBOX mount w m2 -o state=s,ro; cat m2/f; touch m2/x 2>/dev/null || echo refused
+        echo two >m/f; cat m2/f; test m/f -ef m2/f && echo same; server w | wc -l
+        umount m; cat m2/f; mount -i -o remount,bind,rw m2; echo three >m2/f; umount m2
+        $WAKEBOX mount w m -o state=s; cat m/f";
+    let (told, complained) = run!(place, script);
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(
+        lines,
+        ["one", "refused", "two", "same", "1", "two", "three"]
+    );
+    assert_eq!(complained, "");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! serves it until the last unmount. The one outlives the other, and has by then left this mount
 //! table and everything else of its caller's. `docs/mount.md` is the contract.
 
+mod again;
 mod inputs;
 mod kernel;
 mod options;
@@ -23,7 +24,7 @@ use crate::sandbox::SignalHold;
 
 use options::Options;
 use server::Server;
-use state::State;
+use state::{Claim, State};
 
 /// Where the state lies in an `upperdir`.
 const STATE_OF_UPPER: &str = ".wakebox";
@@ -98,7 +99,17 @@ fn mount(
     // First what fails for want of privilege, before anything is made or hashed.
     let detached = kernel::make(&arguments.source, options)?;
     let mount_point = kernel::mount_point(directory)?;
-    let state = State::open(&places.state)?;
+    let mounted = |number| match arguments.foreground {
+        true => None, // that call is to last as long as its process, and there will be none
+        false => again::find(&arguments.source, number),
+    };
+    let state = match State::open(&places.state, mounted)? {
+        Claim::Ours(state) => state,
+        Claim::Mounted(copy) => {
+            return again::mount(copy, mount_point, directory, options).map(|()| true);
+        }
+    };
+    state.serve_by(detached.number)?;
     let own_store = || state.path().join("store");
     let store = Store::open(&places.store.clone().unwrap_or_else(own_store))?;
     take_inputs(&state, &store, &places.inputs)?;

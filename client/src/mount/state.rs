@@ -31,6 +31,18 @@ const SOURCES: &str = "inputs";
 /// Whom inputs belong to that are not the user's who took them.
 const OWNERS: &str = "owners";
 
+/// The file system that serves the state while it is locked, by its device number.
+const SERVED: &str = "served";
+
+/// Whose a state is.
+#[derive(Debug)]
+pub(super) enum Claim<M> {
+    /// It was nobody's, and is ours now.
+    Ours(State),
+    /// It is served by a file system, of which this is a mount.
+    Mounted(M),
+}
+
 /// A state directory that nobody else uses.
 #[derive(Debug)]
 pub(super) struct State {
@@ -40,9 +52,9 @@ pub(super) struct State {
 
 impl State {
     /// Makes the directory if it is missing, for this user alone, and locks it; waits for a
-    /// previous mount that is just ending. The lock goes with the descriptor, to whoever has
-    /// a copy of it.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// previous mount that is just ending, unless `find` finds the file system mounted. The lock
+    /// goes with the descriptor, to whoever has a copy of it.
+    pub(super) fn open<M>(path: &Path, find: impl Fn((u32, u32)) -> Option<M>) -> Result<Claim<M>> {
         let failed = |what| move |error: io::Error| Error::io(what, path, error);
         let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(path);
@@ -53,8 +65,40 @@ impl State {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(CWD, &path, flags, Mode::empty());
         let directory = directory.map_err(|e| Error::io("open the state directory", &path, e))?;
-        lock(&directory, &path)?;
-        Ok(Self { path, directory })
+        let state = Self { path, directory };
+        Ok(match state.lock(find)? {
+            Some(mounted) => Claim::Mounted(mounted),
+            None => Claim::Ours(state),
+        })
+    }
+
+    fn lock<M>(&self, find: impl Fn((u32, u32)) -> Option<M>) -> Result<Option<M>> {
+        let start = Instant::now();
+        while flock(&self.directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if let Some(mounted) = self.served().and_then(&find) {
+                return Ok(Some(mounted));
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(Error::Mount(format!(
+                    "the state {} is in use by another mount; unmount that one, or name another \
+                     state",
+                    self.path.display()
+                )));
+            }
+            std::thread::sleep(INTERVAL);
+        }
+        Ok(None)
+    }
+
+    /// Tells others by which file system the state is served.
+    pub(super) fn serve_by(&self, (major, minor): (u32, u32)) -> Result<()> {
+        self.write(SERVED, format!("{major}:{minor}").as_bytes())
+    }
+
+    fn served(&self) -> Option<(u32, u32)> {
+        let text = std::fs::read_to_string(self.path.join(SERVED)).ok()?;
+        let (major, minor) = text.split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
     }
 
     /// Where it is, as an absolute path.
@@ -121,31 +165,35 @@ impl State {
     }
 }
 
-fn lock(directory: &OwnedFd, path: &Path) -> Result<()> {
-    let start = Instant::now();
-    while flock(directory, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if start.elapsed() > PATIENCE {
-            return Err(Error::Mount(format!(
-                "the state {} is in use by another mount; unmount that one, or name another \
-                 state",
-                path.display()
-            )));
-        }
-        std::thread::sleep(INTERVAL);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    fn open(path: &Path) -> State {
+        match State::open(path, |_| None::<()>).unwrap() {
+            Claim::Ours(state) => state,
+            Claim::Mounted(()) => panic!("nothing is mounted"),
+        }
+    }
+
+    #[test]
+    fn a_state_in_use_is_mounted_again_where_its_file_system_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let first = open(root.path());
+        first.serve_by((0, 42)).unwrap();
+        let claim = State::open(root.path(), |number| (number == (0, 42)).then_some("it"));
+        assert!(matches!(claim.unwrap(), Claim::Mounted("it")));
+        drop(first);
+        let claim = State::open(root.path(), |_| Some("it"));
+        assert!(matches!(claim.unwrap(), Claim::Ours(_)));
+    }
+
     #[test]
     fn a_state_is_made_for_its_user_alone_and_keeps_where_inputs_came_from() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/state");
-        let state = State::open(&path).unwrap();
+        let state = open(&path);
         let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);
         assert_eq!(state.sources().unwrap(), None);
@@ -161,14 +209,14 @@ mod tests {
     #[test]
     fn a_state_waits_for_its_predecessor() {
         let root = tempfile::tempdir().unwrap();
-        let first = State::open(root.path()).unwrap();
+        let first = open(root.path());
         let start = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(200));
                 drop(first);
             });
-            State::open(root.path()).unwrap();
+            open(root.path());
         });
         assert!(start.elapsed() >= Duration::from_millis(200));
     }
