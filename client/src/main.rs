@@ -80,5 +80,7 @@ fn start_logging(environment: &Environment) {
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // They would go to standard error as well, and panic where that is on a full disk.
+        .log_internal_errors(false)
         .init();
 }

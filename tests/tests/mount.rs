@@ -284,6 +284,24 @@ fn the_same_source_and_state_are_mounted_at_several_places() {
 }
 
 #[test]
+fn a_full_disk_is_told_to_whoever_writes_and_not_to_its_log() {
+    let place = Place::new();
+    // Neither room for a file nor for the line that says so: the log is in the state.
+    let script = "
+        mkdir small; mount -t tmpfs -o size=4m,nr_inodes=100 small small
+        $WAKEBOX mount w m -o state=small/s; echo before >m/f
+        for number in $(seq 100); do : >small/$number; done 2>/dev/null
+        cat /dev/zero >small/1 2>/dev/null
+        for try in 1 2 3; do timeout 10 touch m/x 2>&1; echo $?; done
+        rm small/*[0-9]; timeout 10 cat m/f; echo after >m/x; cat m/x; umount m; umount small";
+    let (told, _) = run!(place, script);
+    let lines: Vec<_> = told.lines().collect();
+    let refused = "touch: cannot touch 'm/x': No space left on device";
+    let expected = [refused, "1", refused, "1", refused, "1", "before", "after"];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn the_process_that_serves_has_nothing_of_its_callers() {
     let place = Place::new();
     let script = "
