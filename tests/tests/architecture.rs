@@ -62,6 +62,7 @@ fn the_protocol_is_decoded_and_encoded_without_io() {
         "errno",
         "extended",
         "interrupt",
+        "listing",
         "mod",
         "passthrough",
         "session",
