@@ -86,7 +86,6 @@ pub(super) mod init {
     pub(crate) const EXPLICIT_INVAL_DATA: u64 = 1 << 25;
     pub(crate) const SETXATTR_EXT: u64 = 1 << 29;
     pub(crate) const INIT_EXT: u64 = 1 << 30;
-    pub(crate) const CREATE_SUPP_GROUP: u64 = 1 << 34;
     pub(crate) const PASSTHROUGH: u64 = 1 << 37;
 }
 
@@ -133,8 +132,6 @@ pub(super) const FSYNC_FDATASYNC: u32 = 1;
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
 /// `FUSE_WRITE_CACHE`: pages of a mapping, or such as nobody waits for.
 pub(super) const WRITE_CACHE: u32 = 1;
-/// `FUSE_EXT_GROUPS`: the extension that names groups of the caller.
-pub(super) const EXT_GROUPS: u32 = 32;
 
 /// Words that the kernel says.
 macro_rules! received {
@@ -189,7 +186,6 @@ received! {
     CopyFileRangeIn {
         fh_in: u64, off_in: u64, nodeid_out: u64, fh_out: u64, off_out: u64, len: u64, flags: u64
     }
-    ExtHeader { size: u32, kind: u32 }
 }
 
 /// Words that the kernel is told.

@@ -10,7 +10,6 @@ use super::abi::{self, opcode};
 pub(super) struct Request<'a> {
     pub(super) header: abi::InHeader,
     pub(super) operation: Operation<'a>,
-    extensions: &'a [u8],
 }
 
 /// Bytes that are no request.
@@ -128,13 +127,9 @@ impl<'a> Request<'a> {
         };
         let (header, _) = abi::InHeader::read_from_prefix(bytes).map_err(|_| unknown)?;
         Self::body(&header, bytes)
-            .and_then(|(body, extensions)| {
+            .and_then(|body| {
                 let operation = Operation::decode(header.opcode, &mut Cursor(body))?;
-                Some(Self {
-                    header,
-                    operation,
-                    extensions,
-                })
+                Some(Self { header, operation })
             })
             .ok_or(Malformed {
                 unique: header.unique,
@@ -142,29 +137,11 @@ impl<'a> Request<'a> {
             })
     }
 
-    /// What follows the header, and the extensions behind it.
-    fn body(header: &abi::InHeader, bytes: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    /// What follows the header, without the extensions behind it, of which none is asked for.
+    fn body(header: &abi::InHeader, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let whole = bytes.get(size_of::<abi::InHeader>()..header.len as usize)?;
         let extended = usize::from(header.total_extlen) * 8;
-        whole.split_at_checked(whole.len().checked_sub(extended)?)
-    }
-
-    /// Groups of the caller besides its own that matter to what it asks for: the kernel names the
-    /// group of the directory that something is made in, if the caller is in it.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the view asks for no groups yet")
-    )]
-    pub(super) fn groups(&self) -> impl Iterator<Item = u32> + 'a {
-        let mut extensions = Cursor(self.extensions);
-        let found = std::iter::from_fn(move || extensions.extension());
-        found
-            .filter(|(kind, _)| *kind == abi::EXT_GROUPS)
-            .flat_map(|(_, body)| {
-                let mut words = Cursor(body);
-                let count = words.take::<u32>().unwrap_or(0) as usize;
-                std::iter::from_fn(move || words.take::<u32>()).take(count)
-            })
+        whole.get(..whole.len().checked_sub(extended)?)
     }
 }
 
@@ -321,17 +298,6 @@ impl<'a> Cursor<'a> {
             name,
             size: get.size,
         })
-    }
-
-    /// The kind and the content of the next extension.
-    fn extension(&mut self) -> Option<(u32, &'a [u8])> {
-        let header: abi::ExtHeader = self.take()?;
-        let body = self.bytes(
-            header
-                .size
-                .checked_sub(size_of::<abi::ExtHeader>() as u32)?,
-        )?;
-        Some((header.kind, body))
     }
 }
 

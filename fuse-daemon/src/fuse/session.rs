@@ -33,6 +33,9 @@ use super::request::{Operation, Request};
 /// write. Left alone, the kernel asks for it by a change of mode (`file_remove_privs`), which
 /// passthrough writes do as well, because they do it on the file that the job has open.
 /// Not `OVER_IO_URING`: it wants its queues made before the first request.
+/// Not `CREATE_SUPP_GROUP`: it is for those who make files in the name of the caller. What a
+/// caller's groups decide is decided before we are asked: whether a new file keeps set-group-ID
+/// (fs/inode.c, `mode_strip_sgid`), and on a mount who may do what.
 const WANTED: u64 = init::ASYNC_READ
     | init::ATOMIC_O_TRUNC
     | init::EXPORT_SUPPORT
@@ -43,7 +46,6 @@ const WANTED: u64 = init::ASYNC_READ
     | init::CACHE_SYMLINKS
     | init::EXPLICIT_INVAL_DATA
     | init::INIT_EXT
-    | init::CREATE_SUPP_GROUP
     | init::PASSTHROUGH;
 
 /// What is asked for besides where extended attributes are served, and with them access control
