@@ -14,7 +14,7 @@ fn whatever_was_answered_is_there_after_a_kill() {
     let seed = set("WAKEBOX_SEED").unwrap_or(1);
     let place = Place::new();
     let program = env!("CARGO_BIN_EXE_mount_crash");
-    let script = format!("exec '{program}' {kills} {seed} \"$ROOT/home\" \"$WAKEBOX\"");
+    let script = format!("exec '{program}' \"$WAKEBOX\" {kills} {seed} \"$ROOT/home\"");
     let Some(outcome) = place.in_mount_namespace(&script) else {
         skip!("cannot mount here");
     };

@@ -1,4 +1,4 @@
-//! Kills mounts under load: `mount_crash KILLS SEED DIRECTORY WAKEBOX`, in a mount namespace of its
+//! Kills mounts under load: `mount_crash WAKEBOX KILLS SEED DIRECTORY`, in a mount namespace of its
 //! own. Calls itself as `mount_crash work SEED JOURNAL`.
 
 use std::path::Path;
@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<_> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["work", seed, journal] => work(seed.parse()?, Path::new(journal))?,
-        [kills, seed, directory, wakebox] => {
+        [wakebox, kills, seed, directory] => {
             let trial = Trial {
                 ground: Path::new(directory).canonicalize()?,
                 wakebox: wakebox.into(),
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             println!("{:?}", trial.run(kills.parse()?)?);
         }
-        _ => return Err("KILLS SEED DIRECTORY WAKEBOX".into()),
+        _ => return Err("WAKEBOX KILLS SEED DIRECTORY".into()),
     }
     Ok(())
 }
