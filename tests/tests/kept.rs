@@ -8,7 +8,7 @@ macro_rules! run {
     ($place:expr, $script:expr) => {{
         needs_fuse!();
         let words = "cd \"$ROOT/home\"; mkdir m in in/d; echo declared >in/f; echo below >in/d/g
-            ln -s f in/l; chmod 640 in/f; touch -d '2001-02-03 04:05:06.789Z' in/f
+            ln -s f in/l; chmod 640 in/f; chown 7:8 in/d/g; touch -d '2001-02-03 04:05:06.789Z' in/f
             again() { umount m; $WAKEBOX mount w m -o state=s,inputs=in; }
             $WAKEBOX mount w m -o state=s,inputs=in
             cd m
@@ -28,12 +28,12 @@ fn inputs_of_a_mount_are_changed_as_copies() {
         exec 5<f; echo more >>f; cat <&5 | tr '\\n' ' '; cat f | tr '\\n' ' '; exec 5<&-
         chmod 600 d/g; mv d/g d/h; ln d/h other; rm l; echo new >l; mv d e
         cd ..; again; cd m
-        find . | sort | tr '\\n' ' '; cat f e/h other l | tr '\\n' ' '; stat -c '%a %h' e/h
+        find . | sort | tr '\\n' ' '; cat f e/h other l | tr '\\n' ' '; stat -c '%a %h %u:%g' e/h
         rm -r e f l; cd ..; again; cd m; ls | tr '\\n' ' '
         cd ../in; find . | sort | tr '\\n' ' '; cat f d/g; stat -c %a f; cd ../m";
     let told = run!(place, script);
     let expected = "declared more declared more \
-        . ./e ./e/h ./f ./l ./other declared more below below new 600 2\n\
+        . ./e ./e/h ./f ./l ./other declared more below below new 600 2 7:8\n\
         other . ./d ./d/g ./f ./l declared\nbelow\n640\n";
     assert_eq!(told, expected);
 }
