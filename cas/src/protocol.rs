@@ -4,6 +4,7 @@
 //! Each packet is one small JSON document on a `SOCK_SEQPACKET` socket, with at most one
 //! descriptor. Documents of any size (manifests, reports) travel as a sealed memory file.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -129,6 +130,8 @@ pub struct Status {
     pub jobs_running: u64,
     /// Jobs that were ever registered.
     pub jobs_served: u64,
+    /// Requests of the kernel by their kinds, over all jobs that have ended.
+    pub fuse_ops: BTreeMap<String, u64>,
 }
 
 /// Sends one packet, with a descriptor if one is given.

@@ -1,5 +1,6 @@
 //! The daemon's socket: requests in, replies out, descriptors passed. No logic.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -172,9 +173,11 @@ impl Connection<'_> {
         let ended = self.session.as_ref().is_none_or(end);
         let counts = self.session.iter().flat_map(Session::counts);
         let requests = counts.map(|(name, count)| (name.to_owned(), count));
+        let requests: BTreeMap<_, _> = requests.collect();
+        self.context.registry.add_requests(&requests);
         let report = self
             .job()?
-            .report(!ended, requests.collect())
+            .report(!ended, requests)
             .map_err(|refusal| refusal.to_string())?;
         let bytes = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
         let document = protocol::write_document(&bytes).map_err(|error| error.to_string())?;
@@ -201,6 +204,7 @@ impl Connection<'_> {
             uptime: self.context.started.elapsed().as_secs(),
             jobs_running,
             jobs_served,
+            fuse_ops: self.context.registry.requests(),
         }
     }
 }

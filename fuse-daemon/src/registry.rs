@@ -1,5 +1,6 @@
 //! Which jobs there are, and what is known of their inputs.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +46,7 @@ pub struct Registry {
     store: Arc<Store>,
     jobs: DashMap<JobId, Arc<Job>>,
     served: AtomicU64,
+    requests: DashMap<String, u64>,
     known: Known,
     /// Stored trees that are being loaded: who wants one of them waits for the first who did.
     loading: DashMap<Digest, Arc<Mutex<()>>>,
@@ -59,6 +61,7 @@ impl Registry {
             store: Arc::new(store),
             jobs: DashMap::new(),
             served: AtomicU64::new(0),
+            requests: DashMap::new(),
             known: Known::new(NODES_MAX),
             loading: DashMap::new(),
         }
@@ -135,6 +138,21 @@ impl Registry {
     /// Lets go of a job. Its staging directory goes too, unless it was given away.
     pub fn release(&self, id: JobId) {
         drop(self.jobs.remove(&id));
+    }
+
+    /// Adds what a job has asked of its view.
+    pub fn add_requests(&self, requests: &BTreeMap<String, u64>) {
+        for (name, count) in requests {
+            *self.requests.entry(name.clone()).or_default() += count;
+        }
+    }
+
+    /// What all jobs that have ended have asked, by the kernel's names of requests.
+    pub fn requests(&self) -> BTreeMap<String, u64> {
+        let counts = self.requests.iter();
+        counts
+            .map(|entry| (entry.key().clone(), *entry.value()))
+            .collect()
     }
 
     /// Jobs that are registered now, and jobs that ever were.

@@ -88,6 +88,8 @@ fn each_store_has_one_daemon_started_when_needed() {
         .collect();
     served.sort();
     assert_eq!(served, [Some(1), Some(2)], "{json}");
+    let asked = |row: &Value| row["daemon"]["fuse_ops"]["getattr"].as_u64();
+    assert!(rows.iter().all(|row| asked(row) > Some(0)), "{json}");
     let mut pids: Vec<_> = rows
         .iter()
         .filter_map(|row| row["daemon"]["pid"].as_i64())
