@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cas::changes::InputChanges;
 use cas::copy::Copier;
@@ -160,8 +161,8 @@ pub struct Collector<'s> {
     copier: Copier,
     /// Whether the view outlived the job: whoever keeps it can open any file of it again.
     late_writer: bool,
-    /// Where copies are made, if any are.
-    copies: std::sync::Arc<StagingDirectory>,
+    /// Where copies are made, once there is one to make: most jobs need none.
+    copies: Mutex<Option<Arc<StagingDirectory>>>,
 }
 
 impl<'s> Collector<'s> {
@@ -170,14 +171,13 @@ impl<'s> Collector<'s> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let directory = rustix::fs::openat(store.staging(), name, flags, Mode::empty())
             .map_err(|errno| Error::io("open the staging directory", name, errno))?;
-        let copies = store.new_staging("adopt")?;
         Ok(Self {
             store,
             directory,
             name: name.into(),
             copier: Copier::default(),
             late_writer,
-            copies,
+            copies: Mutex::default(),
         })
     }
 
@@ -224,6 +224,16 @@ impl<'s> Collector<'s> {
         Ok(())
     }
 
+    fn copies(&self) -> cas::Result<Arc<StagingDirectory>> {
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &*copies {
+            return Ok(made.clone());
+        }
+        let made = self.store.new_staging("adopt")?;
+        *copies = Some(made.clone());
+        Ok(made)
+    }
+
     fn path(&self, id: u64) -> PathBuf {
         self.store
             .root()
@@ -253,7 +263,7 @@ impl<'s> Collector<'s> {
             Disposal::HashOnly => {
                 Digest::of_file(&file).map_err(|e| failed("hash the staged file", e))?
             }
-            _ if !quiet => self.store.put_file(&file, &self.copies)?,
+            _ if !quiet => self.store.put_file(&file, &self.copies()?)?,
             Disposal::Move => self.move_in(id, &file)?,
             Disposal::Copy => self.copy_in(id, &file)?,
         };
@@ -278,13 +288,14 @@ impl<'s> Collector<'s> {
         let (digest, size) =
             Digest::of_file(file).map_err(|e| failed("hash the staged file", e))?;
         if self.store.stat(digest)?.is_none() {
-            let (copy, to) = self.copies.create_file(OFlags::WRONLY)?;
+            let copies = self.copies()?;
+            let (copy, to) = copies.create_file(OFlags::WRONLY)?;
             self.copier
                 .copy(file, &to)
                 .map_err(|e| failed("copy the staged file", e))?;
             drop(to);
             self.store
-                .adopt(self.copies.as_fd(), &copy.id().to_string(), digest)?;
+                .adopt(copies.as_fd(), &copy.id().to_string(), digest)?;
             copy.keep();
         }
         Ok((digest, size))
