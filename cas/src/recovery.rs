@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,9 @@ impl Recovery {
     }
 
     /// Writes the manifest into a staging directory; the one that was there is replaced whole.
+    ///
+    /// By exchange: ext4 writes a file out at once that is renamed over another (`auto_da_alloc`),
+    /// which is a request to the disk for each job, for a file that lives as long as the job.
     pub fn write(&self, directory: BorrowedFd<'_>) -> Result<()> {
         let what = "write the recovery manifest";
         let temporary = "manifest.new";
@@ -57,7 +60,15 @@ impl Recovery {
         let bytes = serde_json::to_vec(self).context(what, FILE)?;
         let file = rustix::fs::openat(directory, temporary, flags, mode).context(what, FILE)?;
         File::from(file).write_all(&bytes).context(what, FILE)?;
-        rustix::fs::renameat(directory, temporary, directory, FILE).context(what, FILE)
+        let rename =
+            |flags| rustix::fs::renameat_with(directory, temporary, directory, FILE, flags);
+        match rename(RenameFlags::EXCHANGE) {
+            Ok(()) => rustix::fs::unlinkat(directory, temporary, AtFlags::empty()),
+            // The first of this directory, or a file system that cannot exchange.
+            Err(Errno::NOENT | Errno::INVAL) => rename(RenameFlags::empty()),
+            Err(errno) => Err(errno),
+        }
+        .context(what, FILE)
     }
 
     /// Reads the manifest of a staging directory, if it has one that can be understood.
