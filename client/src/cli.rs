@@ -4,6 +4,7 @@ mod mount;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -353,8 +354,12 @@ pub fn command() -> clap::Command {
     Cli::command().args(shown.map(|(_, argument)| argument))
 }
 
-/// Whether a first argument names a subcommand.
+/// Whether a first argument names a subcommand. No option does, and to ask clap takes as long as to
+/// read the whole spec of a small job.
 fn is_subcommand(argument: &std::ffi::OsStr) -> bool {
+    if argument.as_bytes().starts_with(b"-") {
+        return false;
+    }
     let command = Cli::command();
     let mut subcommands = command.get_subcommands();
     argument == "help" || subcommands.any(|subcommand| argument == subcommand.get_name())
