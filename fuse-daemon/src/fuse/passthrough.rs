@@ -172,12 +172,17 @@ impl Backings {
         })
     }
 
-    /// Closes the descriptors of files that nobody has open.
+    /// Closes the descriptors of files that nobody has open. Their places in the list of idle ones
+    /// mean nothing then.
     fn give_idle_back(&self) {
-        let is_used = |_: &InodeId, backing: &mut Backing| {
-            backing.opens > 0 || matches!(backing.object, Object::Registered(_))
+        let ids = |idle: &VecDeque<(InodeId, u64)>| idle.iter().map(|(id, _)| *id).collect();
+        let idle: Vec<InodeId> = self.idle.lock().as_deref().map(ids).unwrap_or_default();
+        let is_held = |_: &InodeId, backing: &Backing| {
+            backing.opens == 0 && backing.object.registered().is_none()
         };
-        self.by_inode.retain(is_used);
+        for id in idle {
+            drop(self.by_inode.remove_if(&id, is_held));
+        }
     }
 
     /// One open less. The object stays for the next one.
