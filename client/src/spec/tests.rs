@@ -1,8 +1,6 @@
 use cas::Digest;
-use cas::manifest::DeclaredKind;
 
 use super::*;
-use cas::Digest;
 use cas::manifest::{Declared, DeclaredKind};
 
 const HASH: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
