@@ -6,6 +6,7 @@ mod bad_input;
 mod batch;
 mod compatibility;
 mod compile;
+mod cow;
 mod differential;
 mod input_root;
 mod kept;

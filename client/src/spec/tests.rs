@@ -1,7 +1,7 @@
 use cas::Digest;
+use cas::manifest::DeclaredKind;
 
 use super::*;
-use cas::manifest::{Declared, DeclaredKind};
 
 const HASH: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
 
@@ -43,19 +43,6 @@ fn all_three_forms_of_an_input_are_understood() {
             declared("d", 0o755, 5, DeclaredKind::Directory),
         ]
     );
-}
-
-#[test]
-fn an_escaped_string_means_what_it_stands_for() {
-    let visible = |path: &str, quote: &str| {
-        let object = format!(
-            r#"{{"path":{quote}{path}{quote},"type":"d\u0069rectory","mode":0,"mtime":0}}"#
-        );
-        let text = format!(r#"{{"command":["x"],"visible":[{object}]}}"#);
-        Spec::parse(&text).unwrap().visible
-    };
-    assert_eq!(visible("gr\\u00fcn", "\""), visible("grün", "\""));
-    assert_eq!(visible("grün", "'"), visible("grün", "\""));
 }
 
 #[test]
