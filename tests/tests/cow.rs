@@ -206,7 +206,7 @@ fn what_is_not_written_to_is_not_copied() {
 }
 
 #[test]
-fn readers_and_mappings_see_what_is_written_later() {
+fn readers_see_what_is_written_later() {
     needs_fuse!();
     let place = Place::new();
     let mut spec = place.spec(

@@ -84,6 +84,10 @@ fn schema_and_parser_refuse_the_same_specs() {
         json!({"command": ["x"], "limits": {"nofile": "many"}}),
         json!({"command": ["x"], "limits": {"nofile": [1]}}),
         json!({"command": ["x"], "staging": "burn"}),
+        json!({"command": ["x"], "inputs": "writable"}),
+        json!({"command": ["x"], "copy-on-write": "a"}),
+        json!({"command": ["x"], "copy-on-write": ["a", "/b"]}),
+        json!({"command": ["x"], "copy-on-write": ["../a"]}),
         json!({"command": ["x"], "input-root": ""}),
         json!({"command": ["x"], "input-root": format!("{}/x", "0".repeat(64))}),
     ];
@@ -115,6 +119,17 @@ fn real_results_are_valid() {
         assert_eq!(result["usage"]["status"], -9);
         assert_valid(&schema, &result);
     }
+    let (_, result) = place.batch(&json!({
+        "command": ["sh", "-c", "mv in out; echo z > new; chmod 700 ."],
+        "environment": ["PATH=/usr/bin:/bin"],
+        "visible": ["in"],
+        "inputs": "copy-on-write",
+        "mount-ops": [{"type": "workspace", "destination": "."}],
+    }));
+    let result = result.expect("a result");
+    assert_eq!(result["changed"]["out"]["renamed-from"], "in");
+    assert_eq!(result["root"]["mode"], 0o700);
+    assert_valid(&schema, &result);
     let (_, result) = place.batch(&json!({"command": ["/bin/true"]}));
     assert_valid(&schema, &result.expect("a result"));
     let (_, result) = place.batch(&json!({"command": [""]}));

@@ -12,8 +12,9 @@ use wakebox_tests::{Place, needs_fuse, skip};
 
 use super::{apply, cas, export, same, sh};
 
-/// ccache writes the time into what it stores. With one time for all, what two runs store is the
-/// same to the byte; one that is later than all files, for it distrusts headers from the future.
+/// ccache writes the time into what it stores, and chooses by its process number which file of counts
+/// it adds to. With times and numbers given, what two runs store is the same to the byte. The time is
+/// later than that of all files, for ccache distrusts headers from the future.
 const CLOCK: &str = "#include <stdlib.h>\n#include <sys/syscall.h>\n#include <sys/time.h>\n\
     #include <time.h>\n#include <unistd.h>\n\
     static time_t at(void) { return atol(getenv(\"FIXED_TIME\")); }\n\
@@ -21,12 +22,14 @@ const CLOCK: &str = "#include <stdlib.h>\n#include <sys/syscall.h>\n#include <sy
     if (c != CLOCK_REALTIME) return syscall(SYS_clock_gettime, c, t);\n\
     t->tv_sec = at(); t->tv_nsec = 0; return 0; }\n\
     int gettimeofday(struct timeval *t, void *z) { t->tv_sec = at(); t->tv_usec = 0; return 0; }\n\
-    time_t time(time_t *t) { time_t now = at(); if (t) *t = now; return now; }\n";
+    time_t time(time_t *t) { time_t now = at(); if (t) *t = now; return now; }\n\
+    pid_t getpid(void) { const char *n = getenv(\"FIXED_PID\");\n\
+    return n ? atoi(n) : syscall(SYS_getpid); }\n";
 
 /// Compiles every file, and tells how often the cache was of use.
-const BUILD: &str = "set -e; mkdir -p out; for f in src/common/*.c src/compress/*.c \
+const BUILD: &str = "set -e; mkdir -p out; n=0; for f in src/common/*.c src/compress/*.c \
     src/decompress/*.c src/dictBuilder/*.c; do\n\
-    ccache gcc -O0 -DZSTD_DISABLE_ASM=1 -c -o out/$(basename $f .c).o $f; done";
+    n=$((n + 1)); FIXED_PID=$n ccache gcc -O0 -DZSTD_DISABLE_ASM=1 -c -o out/$(basename $f .c).o $f; done";
 
 /// Small files, of which one more is changed each time.
 const CHANGED: [&str; 3] = [
