@@ -18,4 +18,7 @@ pub struct Blob {
 pub struct BlobStat {
     /// Length in bytes.
     pub size: u64,
+    /// When it was last used: seconds since the epoch, exact to the hour, the time of last access
+    /// of its file.
+    pub used: i64,
 }

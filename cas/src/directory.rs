@@ -257,7 +257,7 @@ pub fn store(tree: &Tree, store: &Store) -> Result<Root> {
         let put = parallel::try_map(&level, |&index| {
             let bytes = Directory::of(tree, index, &stored).encode();
             let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
-            if store.stat(digest)?.is_none_or(|stat| stat.size != size) {
+            if store.claim(digest)?.is_none_or(|stat| stat.size != size) {
                 store.put_bytes(&bytes, &staging)?;
             }
             Ok::<_, Error>((index, (digest, size)))

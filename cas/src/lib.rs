@@ -8,7 +8,11 @@
 //!   blobs/<2 hex>/<62 hex>   one file per content, named by its BLAKE3 hash, mode 0444
 //!   staging/<job>/<number>   files being written, flat, one directory per job or import
 //!   staging/<job>/manifest.json   what those are, until the result says it
+//!   staging/<job>/inputs     the manifest of a job that runs, for garbage collectors
 //!   index/<workspace>        what was hashed before, by device, inode, size and times
+//!   pins/<name>              files that name blobs to be kept, or links to such files
+//!   wakebox-store            says that the store is wakebox's own, and may be collected
+//!   generation               how often blobs were removed
 //! ```
 //!
 //! # What may be relied on
@@ -18,7 +22,8 @@
 //!   or out, because an edit of the other name would change the blob.
 //! - **Processes coexist without locks.** Two that insert the same content race for one rename;
 //!   the first wins and the second removes its copy. Staging directories have names of their own.
-//! - **Nobody deletes blobs but a garbage collector.** A job whose input vanished is told which.
+//! - **Nobody deletes blobs but a garbage collector.** What is used meanwhile it leaves alone, see
+//!   [`hold`]. A job whose input vanished all the same is told which.
 //!
 //! # The map
 //!
@@ -32,6 +37,8 @@
 //! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
 //! are no text stand in JSON.
 //!
+//! [`hold`] keeps users of a store and its collector apart, and [`gc`] is the collector.
+//!
 //! [`parallel`] is how many files are dealt with at once.
 //!
 //! This crate knows nothing of jobs' lives, of FUSE or of processes.
@@ -43,6 +50,9 @@ pub mod delta;
 pub mod digest;
 pub mod directory;
 pub mod error;
+pub mod fsck;
+pub mod gc;
+pub mod hold;
 pub mod manifest;
 pub mod name;
 pub mod owners;

@@ -152,6 +152,11 @@ impl Manifest {
         bytes
     }
 
+    /// Whether a document wants to be a manifest, whole or damaged, of this version or another.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        bytes.starts_with(b"wakebox manifest ")
+    }
+
     /// Reads a document. Nothing about the bytes is trusted.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         let mut reader = Reader { bytes, at: 0 };
@@ -282,7 +287,7 @@ impl Declared {
     }
 
     fn size_of(&self, digest: Digest, store: &Store) -> Result<u64, ManifestError> {
-        match store.stat(digest) {
+        match store.claim(digest) {
             Ok(Some(stat)) => Ok(stat.size),
             Ok(None) => Err(self.blob_error(Error::Missing(digest))),
             Err(error) => Err(self.blob_error(error)),

@@ -55,6 +55,9 @@ pub enum Request {
 pub struct Registration {
     /// The digest of the manifest's bytes.
     pub manifest: Digest,
+    /// How often blobs were removed from the store: what the daemon found at another count it has
+    /// to look for again.
+    pub generation: u64,
     /// The user that owns everything in the view, as the job sees it.
     pub uid: u32,
     /// The group, likewise.

@@ -14,10 +14,14 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
+use crate::manifest::Manifest;
 use crate::report::Report;
 
 /// The manifest's name in the staging directory. Staged files have numbers, so nothing collides.
 pub const FILE: &str = "manifest.json";
+
+/// The name of the manifest of what the job uses.
+pub const INPUTS: &str = "inputs";
 
 /// The version of the document that is written and understood here.
 pub const VERSION: u32 = 1;
@@ -73,21 +77,44 @@ impl Recovery {
 
     /// Reads the manifest of a staging directory, if it has one that can be understood.
     pub fn read(directory: BorrowedFd<'_>) -> Option<Self> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(directory, FILE, flags, Mode::empty()).ok()?;
-        let mut bytes = Vec::new();
-        File::from(file).read_to_end(&mut bytes).ok()?;
-        let manifest: Self = serde_json::from_slice(&bytes).ok()?;
+        let manifest: Self = serde_json::from_slice(&read(directory, FILE)?).ok()?;
         (manifest.version == VERSION).then_some(manifest)
     }
 
-    /// Removes the manifest: the result is in place.
+    /// Removes the manifest, and what is said of the inputs: the result is in place.
     pub fn remove(directory: BorrowedFd<'_>) -> Result<()> {
-        match rustix::fs::unlinkat(directory, FILE, AtFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
-            other => other.context("remove the recovery manifest", FILE),
+        for name in [INPUTS, FILE] {
+            match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+                Err(Errno::NOENT) => {}
+                other => other.context("remove the recovery manifest", name)?,
+            }
         }
+        Ok(())
     }
+}
+
+/// Writes into a staging directory what its owner uses of the store: the bytes of a manifest. As
+/// long as the directory is locked, no collector removes any of it. To be called with the
+/// [`Hold`](crate::hold::Hold) under which the blobs were found.
+pub fn write_inputs(directory: BorrowedFd<'_>, manifest: &[u8]) -> Result<()> {
+    let what = "say what the job uses in";
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = rustix::fs::openat(directory, INPUTS, flags, mode).context(what, INPUTS)?;
+    File::from(file).write_all(manifest).context(what, INPUTS)
+}
+
+/// What the owner of a staging directory uses, if that can be told.
+pub fn read_inputs(directory: BorrowedFd<'_>) -> Option<Manifest> {
+    Manifest::decode(&read(directory, INPUTS)?).ok()
+}
+
+fn read(directory: BorrowedFd<'_>, name: &str) -> Option<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty()).ok()?;
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]

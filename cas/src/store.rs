@@ -1,19 +1,22 @@
 //! The store on disk: the only writer of `blobs/`.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{
+    Access, AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+};
 use rustix::io::Errno;
 
 use crate::blob::{Blob, BlobStat};
 use crate::copy::Copier;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
-use crate::recovery::{JobState, Recovery};
+use crate::recovery::{self, JobState, Recovery};
 use crate::staging::{StagingDirectory, path_of};
 
 /// A content-addressed store. See the crate's documentation for its layout and its rules.
@@ -21,13 +24,26 @@ use crate::staging::{StagingDirectory, path_of};
 pub struct Store {
     root: PathBuf,
     blobs: OwnedFd,
+    /// The same directory by the way of the staging area: a read-only mount refuses to move the
+    /// time of last use. Nothing is ever opened by it.
+    uses: OwnedFd,
     staging: OwnedFd,
     copier: Copier,
     names: AtomicU64,
 }
 
+/// The file that says that blobs are ours to remove.
+const MARKER: &str = "wakebox-store";
+
+/// What it says to whoever looks.
+const MARKER_TEXT: &[u8] = b"This store is wakebox's own: `wakebox gc` may remove blobs from it.\n";
+
+/// How exact the time of last use is, in seconds. What was used within it is not marked again: a
+/// job with 300,000 inputs would change as many inodes.
+const USE_PRECISION: i64 = 3600;
+
 /// What the names of staging directories begin with that are no job's.
-const OURS: &str = "wakebox-";
+pub(crate) const OURS: &str = "wakebox-";
 
 /// Whether a name in the staging area is one that this program makes. All others are their
 /// makers' business.
@@ -53,6 +69,41 @@ impl Store {
         })
     }
 
+    /// Opens the store at `root`, which belongs to this program if it is made now: whoever made the
+    /// blobs that are there already may have a database of them.
+    pub fn open_own(root: &Path) -> Result<Self> {
+        // The mark comes first: a store without it is never taken for ours, nor ours for another's.
+        if !root.join("blobs").exists() {
+            std::fs::create_dir_all(root).context("create the store's directory", root)?;
+            let path = root.join(MARKER);
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let marker = rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o644));
+            let marker = File::from(marker.context("mark the store as ours by", &path)?);
+            (&marker).write_all(MARKER_TEXT).context("write", &path)?;
+        }
+        Self::open(root)
+    }
+
+    /// Whether blobs are ours to remove.
+    pub fn is_own(&self) -> bool {
+        self.root.join(MARKER).exists()
+    }
+
+    /// Where files lie that name blobs to be kept, or links to such files.
+    pub fn pins(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
+    /// Makes a link in [`Store::pins`], unless one of that name is there.
+    pub fn pin(&self, name: &str, target: &Path) -> Result<()> {
+        let what = "make a pin in";
+        std::fs::create_dir_all(self.pins()).context(what, self.pins())?;
+        match rustix::fs::symlinkat(target, CWD, self.pins().join(name)) {
+            Err(Errno::EXIST) => Ok(()),
+            other => other.context(what, self.pins()),
+        }
+    }
+
     /// Opens a store through two descriptors of its root: blobs are reached through one, staging
     /// through the other. With a read-only mount as the first, no blob can be opened for writing
     /// by way of this store, not even by the kernel on its behalf.
@@ -63,12 +114,14 @@ impl Store {
             rustix::fs::openat(fd, name, flags, Mode::empty())
                 .context("open the store's directory", root.join(name))
         };
-        let (blobs, staging) = (
+        let (blobs, uses) = (
             open(blobs.as_fd(), "blobs")?,
-            open(staging.as_fd(), "staging")?,
+            open(staging.as_fd(), "blobs")?,
         );
+        let staging = open(staging.as_fd(), "staging")?;
         Ok(Self {
             blobs,
+            uses,
             staging,
             root,
             copier: Copier::default(),
@@ -102,7 +155,21 @@ impl Store {
         }
         Ok(Some(BlobStat {
             size: stat.st_size as u64,
+            used: stat.st_atime,
         }))
+    }
+
+    /// As [`Store::stat`], for a blob that somebody relies on from now on: it counts as used. To
+    /// be called with a [`Hold`](crate::hold::Hold), or a collector may remove it at once.
+    pub fn claim(&self, digest: Digest) -> Result<Option<BlobStat>> {
+        let found = self.stat(digest)?;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec;
+        let is_recent = |stat: BlobStat| (0..USE_PRECISION).contains(&(now - stat.used));
+        if !found.is_none_or(is_recent) {
+            // Another user's blob, or a file system that is read-only: it is found all the same.
+            let _ = mark_used(self.uses.as_fd(), &blob_name(digest));
+        }
+        Ok(found)
     }
 
     /// Opens a blob for reading.
@@ -148,6 +215,14 @@ impl Store {
         }
     }
 
+    /// Says in a staging directory what its owner uses; see [`recovery::write_inputs`].
+    pub fn write_inputs(&self, staging: &str, manifest: &[u8]) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = rustix::fs::openat(&self.staging, staging, flags, Mode::empty());
+        let directory = directory.context("open the staging directory", staging)?;
+        recovery::write_inputs(directory.as_fd(), manifest)
+    }
+
     /// Removes what imports that were killed have left in the staging area.
     pub fn sweep_imports(&self) {
         let is_import = |name: &str| name.starts_with(OURS);
@@ -162,6 +237,11 @@ impl Store {
             Recovery::read(directory).is_some_and(|manifest| manifest.job == JobState::Running)
         };
         crate::staging::sweep(self.staging.as_fd(), is_job, is_lost);
+    }
+
+    /// The directory that holds all blobs.
+    pub(crate) fn blobs(&self) -> BorrowedFd<'_> {
+        self.blobs.as_fd()
     }
 
     /// The directory that holds all staging directories.
@@ -182,7 +262,8 @@ impl Store {
     /// Puts bytes into the store.
     pub fn put_bytes(&self, bytes: &[u8], staging: &Arc<StagingDirectory>) -> Result<Digest> {
         let (staged, mut copy) = staging.create_file(OFlags::RDWR)?;
-        std::io::Write::write_all(&mut copy, bytes).context("write into the store", &self.root)?;
+        copy.write_all(bytes)
+            .context("write into the store", &self.root)?;
         Ok(self.hash_and_adopt(staging, staged, &copy)?.0)
     }
 
@@ -223,6 +304,8 @@ impl Store {
             AtFlags::empty(),
         )
         .context("protect", &path)?;
+        // The job may have set any time of access.
+        let _ = mark_used(directory, name);
         let rename = || {
             rustix::fs::renameat_with(directory, name, &self.blobs, &blob, RenameFlags::NOREPLACE)
         };
@@ -236,8 +319,11 @@ impl Store {
         };
         match renamed {
             Ok(()) => Ok(()),
-            Err(Errno::EXIST) => rustix::fs::unlinkat(directory, name, AtFlags::empty())
-                .context("remove the duplicate of", &path),
+            Err(Errno::EXIST) => {
+                self.claim(digest)?;
+                rustix::fs::unlinkat(directory, name, AtFlags::empty())
+                    .context("remove the duplicate of", &path)
+            }
             Err(error) => Err(Error::io("insert", path, error)),
         }
     }
@@ -283,8 +369,19 @@ impl Store {
     }
 }
 
+/// Says by the time of last access that a file was used now. Nobody else says so: blobs are read
+/// with `O_NOATIME`, and file systems are mounted without such times or with few of them.
+fn mark_used(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+    let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    let times = Timestamps {
+        last_access: time(UTIME_NOW),
+        last_modification: time(UTIME_OMIT),
+    };
+    rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+}
+
 /// `<2 hex>/<62 hex>` below `blobs/`.
-fn blob_name(digest: Digest) -> String {
+pub(crate) fn blob_name(digest: Digest) -> String {
     let mut name = digest.to_string();
     name.insert(2, '/');
     name
@@ -309,7 +406,7 @@ mod tests {
         assert_eq!(store.put_bytes(b"hello", &staging).unwrap(), digest);
         drop(staging);
         assert_eq!(store.read(digest).unwrap(), b"hello");
-        assert_eq!(store.stat(digest).unwrap(), Some(BlobStat { size: 5 }));
+        assert_eq!(store.stat(digest).unwrap().map(|stat| stat.size), Some(5));
         assert_eq!(store.list().unwrap(), [digest]);
         let hex = digest.to_string();
         let path = root.path().join("blobs").join(&hex[..2]).join(&hex[2..]);

@@ -53,6 +53,7 @@ fn attempt(
     let store = Store::open(&spec.store)?;
     let daemons = Daemons::from_environment(environment)?;
     let disposal = disposal(&spec);
+    let hold = store.hold()?;
     let cas_dir = spec.store.clone();
     let tracked = Tracked {
         changes: spec.copy_on_write.is_anything(),
@@ -70,8 +71,10 @@ fn attempt(
     let command = job.command[0].clone();
     // From here on a signal to stop ends the job and not us, so that nothing is left behind. Whoever
     // stops a job asks for it more than once, and wants no result of half of it.
-    let hold = SignalHold::new();
-    let finished = run::run(job, &store, &daemons)?;
+    let signals = SignalHold::new();
+    let finished = run::run(job, &store, &daemons, hold)?;
+    // What is taken in stays at least until the result, or whoever made it, can name it.
+    let _hold = store.hold()?;
     let mut code = exit_code::of_job(&finished.ended);
     let mut stopped = exit_code::stopped(&finished.ended);
     if stopped.is_none() {
@@ -84,7 +87,7 @@ fn attempt(
             tracked,
             result: &mut *result,
         };
-        stopped = report(finished, &store, to, &hold)?;
+        stopped = report(finished, &store, to, &signals)?;
     }
     if let Some(signal) = stopped {
         code = exit_code::of_signal(signal);
@@ -94,7 +97,7 @@ fn attempt(
     } else if arguments.isolate_retcode {
         code = 0;
     }
-    hold.keep();
+    signals.keep();
     Ok(code)
 }
 

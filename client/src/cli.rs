@@ -1,6 +1,7 @@
 //! The command line and the environment: read here, and nowhere else.
 
 mod mount;
+mod store;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use crate::original::{self, Asked, Id, Mode};
 use crate::runtime::RuntimeDirectory;
 
 pub use mount::MountArguments;
+pub use store::{FsckArguments, GcArguments, StoreArgument};
 
 /// Version and build, as `--version` prints them.
 pub const VERSION: &str = concat!(
@@ -58,6 +60,10 @@ pub enum Command {
     Cas(CasArguments),
     /// Make the next stored tree of one that a job started from and of the job's result
     Apply(ApplyArguments),
+    /// Remove blobs that are not needed, and what dead jobs have left
+    Gc(GcArguments),
+    /// Hash the store anew, and move what is corrupt out of the way
+    Fsck(FsckArguments),
     /// Show the daemons of this user and their jobs
     Status(StatusArguments),
     /// Mount a read-write view that lasts: inputs from directories, changes in a state directory
@@ -116,14 +122,6 @@ pub struct RunArguments {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
-}
-
-/// Which store.
-#[derive(Debug, Args)]
-pub struct StoreArgument {
-    /// The store [default: $XDG_CACHE_HOME/wakebox]
-    #[arg(long = "store", value_name = "DIR")]
-    pub path: Option<PathBuf>,
 }
 
 /// `wakebox cas`.
@@ -409,16 +407,6 @@ impl Environment {
                 "no home for the store: set HOME, or give --store DIR".into(),
             )
         })
-    }
-}
-
-impl StoreArgument {
-    /// The store that is meant.
-    pub fn resolve(&self, environment: &Environment) -> Result<PathBuf> {
-        match &self.path {
-            Some(path) => Ok(path.clone()),
-            None => environment.default_store(),
-        }
     }
 }
 

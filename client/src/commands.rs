@@ -16,16 +16,14 @@ use crate::cli::{
 use crate::daemon::{DaemonError, Daemons, Lease, READY};
 use crate::delta;
 use crate::error::{Error, Result, say};
+use crate::exit_code::NO;
 use crate::stored_tree;
-
-/// A question that was answered with no.
-const NO: u8 = 1;
 
 /// `wakebox cas`.
 pub fn cas(arguments: &CasArguments, environment: &Environment) -> Result<u8> {
     let root = arguments.store.resolve(environment)?;
     match &arguments.command {
-        CasCommand::Put { files } => put(&Store::open(&root)?, files),
+        CasCommand::Put { files } => put(&Store::open_own(&root)?, files),
         CasCommand::Cat { hash } => {
             let hash = digest(hash)?;
             cat(&existing(&root)?, hash)
@@ -72,7 +70,7 @@ pub fn apply(arguments: &ApplyArguments, environment: &Environment) -> Result<u8
 }
 
 /// A store to look into. To make one there would hide a mistyped path.
-fn existing(root: &Path) -> Result<Store> {
+pub(crate) fn existing(root: &Path) -> Result<Store> {
     if root.join("blobs").is_dir() {
         Ok(Store::open(root)?)
     } else {
@@ -150,6 +148,7 @@ pub(crate) fn write_out(bytes: &[u8]) -> Result<u8> {
 }
 
 fn put(store: &Store, files: &[impl AsRef<Path>]) -> Result<u8> {
+    let _hold = store.hold()?;
     let staging = store.new_staging("put")?;
     for path in files {
         let path = path.as_ref();
@@ -214,19 +213,11 @@ fn verify(store: &Store, digests: Vec<Digest>) -> Result<u8> {
     } else {
         digests
     };
-    let results = cas::parallel::map(&digests, |&digest| store.verify(digest));
-    let mut bytes = 0;
-    let mut bad = 0;
-    for result in results {
-        match result {
-            Ok(size) => bytes += size,
-            Err(error @ (cas::Error::Corrupt { .. } | cas::Error::Missing(_))) => {
-                bad += 1;
-                print(format_args!("{error}"))?;
-            }
-            Err(error) => return Err(error.into()),
-        }
+    let checked = cas::fsck::check(store, &digests, &|_| ())?;
+    for error in &checked.bad {
+        print(format_args!("{error}"))?;
     }
+    let (bytes, bad) = (checked.bytes, checked.bad.len());
     print(format_args!(
         "{} blobs, {bytes} bytes, {bad} bad",
         digests.len()

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cas::Digest;
-use cas::manifest::Manifest;
+use cas::hold::Hold;
 use cas::protocol::{self, CopyOnWrite, Registration, Reply, Request, Status};
 use cas::report::Report;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
@@ -77,21 +77,22 @@ impl Daemons {
         .into())
     }
 
-    /// Registers a job with the daemon of a store, and returns the name of the job's directory in
+    /// Registers a job, by the bytes of its manifest, with the daemon of a store, and returns the name of the job's directory in
     /// the staging area. A daemon that ends before it has answered is no failure: nothing has
     /// happened yet, and the next one will do.
     pub fn register(
         &self,
         store: &Path,
-        manifest: &Manifest,
+        manifest: &[u8],
         copy_on_write: &CopyOnWrite,
         user: (u32, u32),
+        hold: &Hold,
     ) -> crate::error::Result<(Lease, String)> {
         let mut tries = TRIES;
         loop {
             let mut lease = self.lease(store)?;
             tries -= 1;
-            match lease.register(manifest, copy_on_write, user) {
+            match lease.register(manifest, copy_on_write, user, hold.generation()) {
                 Ok(staging) => return Ok((lease, staging)),
                 Err(DaemonError::Lost { .. }) if tries > 0 => {}
                 Err(error) => return Err(error.into()),
@@ -223,21 +224,22 @@ impl Lease {
     /// manifest travels only if the daemon has not seen it.
     fn register(
         &mut self,
-        manifest: &Manifest,
+        manifest: &[u8],
         copy_on_write: &CopyOnWrite,
         (uid, gid): (u32, u32),
+        generation: u64,
     ) -> Result<String, DaemonError> {
         let what = "register the job";
-        let bytes = manifest.encode();
         let registration = Registration {
-            manifest: Digest::of(&bytes),
+            manifest: Digest::of(manifest),
+            generation,
             uid,
             gid,
             copy_on_write: copy_on_write.clone(),
         };
         let mut answer = self.ask(what, &Request::Register(registration), None)?;
         if answer.0 == Reply::SendManifest {
-            let document = protocol::write_document(&bytes)
+            let document = protocol::write_document(manifest)
                 .map_err(|source| DaemonError::Lost { what, source })?;
             answer = self.ask(what, &Request::Manifest, Some(document.as_fd()))?;
         }

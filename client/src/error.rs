@@ -29,6 +29,9 @@ pub enum Error {
     /// A stored tree cannot be had.
     #[error(transparent)]
     Tree(#[from] cas::directory::LoadError),
+    /// The collector refuses, or cannot go on.
+    #[error(transparent)]
+    Gc(#[from] cas::gc::GcError),
     /// The daemon cannot be had, or refuses.
     #[error(transparent)]
     Daemon(#[from] crate::daemon::DaemonError),
@@ -105,7 +108,7 @@ impl Error {
         use crate::daemon::DaemonError;
         match self {
             Self::Usage(_) | Self::Spec { .. } => Kind::Spec,
-            Self::Store(_) | Self::Tree(_) => Kind::Store,
+            Self::Store(_) | Self::Tree(_) | Self::Gc(_) => Kind::Store,
             // What it refuses is a manifest, for content that the store does not have.
             Self::Daemon(DaemonError::Refused(_)) | Self::Ingest(_) | Self::Select(_) => {
                 Kind::Input

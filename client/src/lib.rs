@@ -12,6 +12,8 @@
 //!
 //! [`mod@mount`] mounts a view that lasts, without a job, for whoever wants a file system of it.
 //!
+//! [`gc`] and [`fsck`] look after a store.
+//!
 //! [`exit_code`] is an interface, and [`error`] says which failure has which code.
 
 pub mod batch;
@@ -22,6 +24,8 @@ pub mod delta;
 pub mod error;
 pub mod exec;
 pub mod exit_code;
+pub mod fsck;
+pub mod gc;
 pub mod hidden;
 pub mod images;
 pub mod ingest;
@@ -33,6 +37,7 @@ pub mod output;
 pub mod pending;
 pub mod publish;
 pub mod result;
+mod roots;
 pub mod run;
 pub mod runner;
 pub mod runtime;

@@ -287,7 +287,7 @@ impl<'s> Collector<'s> {
         let failed = |what, error: std::io::Error| Error::io(what, self.path(id), error);
         let (digest, size) =
             Digest::of_file(file).map_err(|e| failed("hash the staged file", e))?;
-        if self.store.stat(digest)?.is_none() {
+        if self.store.claim(digest)?.is_none() {
             let copies = self.copies()?;
             let (copy, to) = copies.create_file(OFlags::WRONLY)?;
             self.copier

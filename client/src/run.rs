@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cas::Store;
+use cas::hold::Hold;
 use cas::manifest::Manifest;
 use cas::protocol::CopyOnWrite;
 use cas::report::Report;
@@ -70,20 +71,26 @@ pub struct FinishedView {
 
 /// Runs a job to its end. Must be called on the process's main thread: the job dies with the
 /// thread that started it.
-pub fn run(job: Job, store: &Store, daemons: &Daemons) -> Result<Finished> {
+///
+/// `hold` is what the inputs were found under. It ends when the job has said what it uses, so that
+/// collectors need not wait for jobs.
+pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Finished> {
     // What must not be reached from inside: other jobs' files, and the daemon that serves them.
     let secrets = [store.root().to_owned(), daemons.runtime.path().to_owned()];
     check_places(&job, &secrets)?;
     let plan = plan(&job, &secrets).check();
     let plan = plan.map_err(|error| Error::Usage(error.to_string()))?;
     if !plan.mounts_view() {
+        drop(hold);
         let ended = exec::start(&plan, None)?.wait(job.limit, None)?;
         return Ok(Finished { ended, view: None });
     }
-    let (lease, staging) =
-        daemons.register(store.root(), &job.manifest, &job.copy_on_write, job.user)?;
+    let manifest = job.manifest.encode();
+    let (root, cow) = (store.root(), &job.copy_on_write);
+    let (lease, staging) = daemons.register(root, &manifest, cow, job.user, &hold)?;
+    store.write_inputs(&staging, &manifest)?;
     // The child is a copy of this process: what it need not carry is not carried.
-    drop(job.manifest);
+    drop((job.manifest, manifest, hold));
     let packets = serve_packets().map_err(|error| Error::io("prepare", "the view", error))?;
     let serve = Serve {
         socket: lease.socket(),

@@ -29,7 +29,8 @@ pub(crate) fn import(store: &Path, directory: &Path) -> Result<u8> {
     let now_ns = workspace::coarse_now();
     let own = attributes(directory)?;
     sandbox::start_hashing_threads();
-    let store = Store::open(store)?;
+    let store = Store::open_own(store)?;
+    let _hold = store.hold()?;
     let place = store.root().metadata();
     let place = place.map_err(|error| Error::io("open the store", store.root(), error))?;
     let (found, special) = ingest::everything(directory, &[(place.dev(), place.ino())])?;

@@ -55,12 +55,15 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let daemons = Daemons::from_environment(environment)?;
     let store = arguments.store.resolve(environment)?;
     check_place(&workspace, &store)?;
-    let store = Store::open(&store)?;
+    let store = Store::open_own(&store)?;
+    let hold = store.hold()?;
     let ingested = ingest(arguments, &workspace, &wanted, &store, coarse)?;
     let declared = ingested.manifest.entries.clone();
     let writable = writable(&declared);
     let job = job(arguments, environment, &workspace, ingested)?;
-    let finished = run::run(job, &store, &daemons)?;
+    let finished = run::run(job, &store, &daemons, hold)?;
+    // What is taken in stays at least until it is published.
+    let _hold = store.hold()?;
     if let Some(line) = run::explain(&finished.ended, &arguments.command[0]) {
         say(line);
     }

@@ -10,6 +10,7 @@ use cas::protocol::{self, Registration, Reply, Request, Status};
 
 use crate::fuse::{self, Session};
 use crate::job::Job;
+use crate::known::Key;
 use crate::registry::{JobId, RegisterError, Registry};
 use crate::view::Time;
 
@@ -122,7 +123,7 @@ impl Connection<'_> {
         if self.job.is_some() {
             return Err("this connection has a job already".into());
         }
-        let known = self.context.registry.known(registration.manifest);
+        let known = self.context.registry.known(self.key(&registration));
         self.registration = Some(registration);
         match known {
             Some(inputs) => self.start(&inputs),
@@ -131,13 +132,25 @@ impl Connection<'_> {
     }
 
     fn learn(&mut self, document: OwnedFd) -> Result<Reply, String> {
+        let registration = self.registration.as_ref();
+        let key = self.key(registration.ok_or("no job is being registered")?);
         let bytes = protocol::read_document(document).map_err(|error| error.to_string())?;
         let inputs = self
             .context
             .registry
-            .learn(&bytes)
+            .learn(&bytes, key)
             .map_err(|error| error.to_string())?;
         self.start(&inputs)
+    }
+
+    /// What is known of a manifest is known for an hour, and then found again, so that a collector
+    /// does not take what is used every day for old.
+    fn key(&self, registration: &Registration) -> Key {
+        Key {
+            generation: registration.generation,
+            hour: (self.context.now)().seconds.div_euclid(3600),
+            digest: registration.manifest,
+        }
     }
 
     fn start(&mut self, inputs: &cas::manifest::Resolved) -> Result<Reply, String> {

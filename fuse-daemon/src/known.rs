@@ -6,6 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cas::Digest;
 use cas::manifest::Resolved;
 
+/// What a digest is asked for by, and when: what was found to be there may be gone once blobs were
+/// removed from the store, and has to count as used again from time to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// How often blobs were removed.
+    pub generation: u64,
+    /// Whole hours since the epoch.
+    pub hour: i64,
+    /// Of a manifest or a stored tree.
+    pub digest: Digest,
+}
+
 /// The inputs of manifests and of stored trees, by digest. Those used least lately are forgotten
 /// when there are too many nodes in all.
 #[derive(Debug)]
@@ -16,9 +28,9 @@ pub struct Known {
 
 #[derive(Debug, Default)]
 struct Table {
-    entries: HashMap<Digest, Entry>,
+    entries: HashMap<Key, Entry>,
     /// All entries by when they were last used, the oldest first.
-    order: BTreeMap<u64, Digest>,
+    order: BTreeMap<u64, Key>,
     /// Counts uses.
     clock: u64,
     /// Of all entries.
@@ -37,7 +49,7 @@ enum Meaning {
     Inputs(Arc<Resolved>),
     /// Whatever is known of this stored tree. An entry of its own would count the tree twice, and
     /// keep it when it is forgotten.
-    SameAs(Digest),
+    SameAs(Key),
 }
 
 impl Known {
@@ -47,10 +59,10 @@ impl Known {
         Self { nodes_max, table }
     }
 
-    /// The inputs that a digest stands for.
-    pub fn get(&self, digest: Digest) -> Option<Arc<Resolved>> {
+    /// The inputs that a digest stood for then.
+    pub fn get(&self, key: Key) -> Option<Arc<Resolved>> {
         let mut table = self.lock();
-        match table.touch(digest)? {
+        match table.touch(key)? {
             Meaning::Inputs(inputs) => Some(inputs),
             Meaning::SameAs(root) => match table.touch(root)? {
                 Meaning::Inputs(inputs) => Some(inputs),
@@ -60,22 +72,22 @@ impl Known {
     }
 
     /// Remembers inputs.
-    pub fn insert(&self, digest: Digest, inputs: Arc<Resolved>) {
+    pub fn insert(&self, key: Key, inputs: Arc<Resolved>) {
         let nodes = inputs.tree.len() + inputs.writable.len();
-        self.add(digest, Meaning::Inputs(inputs), nodes);
+        self.add(key, Meaning::Inputs(inputs), nodes);
     }
 
     /// Remembers that a manifest declares a stored tree and nothing else.
-    pub fn insert_same_as(&self, manifest: Digest, root: Digest) {
+    pub fn insert_same_as(&self, manifest: Key, root: Key) {
         self.add(manifest, Meaning::SameAs(root), 1);
     }
 
-    fn add(&self, digest: Digest, meaning: Meaning, nodes: usize) {
+    fn add(&self, key: Key, meaning: Meaning, nodes: usize) {
         // What is forgotten may be large, and is dropped after the lock.
         let _forgotten = {
             let mut table = self.lock();
-            let mut forgotten: Vec<_> = table.remove(digest).into_iter().collect();
-            table.insert(digest, meaning, nodes);
+            let mut forgotten: Vec<_> = table.remove(key).into_iter().collect();
+            table.insert(key, meaning, nodes);
             while table.nodes > self.nodes_max && table.entries.len() > 1 {
                 forgotten.extend(table.remove_oldest());
             }
@@ -90,30 +102,30 @@ impl Known {
 }
 
 impl Table {
-    fn touch(&mut self, digest: Digest) -> Option<Meaning> {
-        let entry = self.entries.get_mut(&digest)?;
+    fn touch(&mut self, key: Key) -> Option<Meaning> {
+        let entry = self.entries.get_mut(&key)?;
         self.order.remove(&entry.used);
         self.clock += 1;
         entry.used = self.clock;
-        self.order.insert(self.clock, digest);
+        self.order.insert(self.clock, key);
         Some(entry.meaning.clone())
     }
 
-    fn insert(&mut self, digest: Digest, meaning: Meaning, nodes: usize) {
+    fn insert(&mut self, key: Key, meaning: Meaning, nodes: usize) {
         self.clock += 1;
         let used = self.clock;
-        self.order.insert(used, digest);
+        self.order.insert(used, key);
         self.nodes += nodes;
         let entry = Entry {
             meaning,
             nodes,
             used,
         };
-        self.entries.insert(digest, entry);
+        self.entries.insert(key, entry);
     }
 
-    fn remove(&mut self, digest: Digest) -> Option<Entry> {
-        let entry = self.entries.remove(&digest)?;
+    fn remove(&mut self, key: Key) -> Option<Entry> {
+        let entry = self.entries.remove(&key)?;
         self.order.remove(&entry.used);
         self.nodes -= entry.nodes;
         Some(entry)
@@ -130,6 +142,14 @@ mod tests {
     use super::*;
     use cas::RelPath;
     use cas::tree::{Entry, EntryKind, Tree};
+
+    fn key(name: &[u8]) -> Key {
+        Key {
+            generation: 0,
+            hour: 0,
+            digest: Digest::of(name),
+        }
+    }
 
     /// Inputs of three nodes.
     fn inputs() -> Arc<Resolved> {
@@ -148,7 +168,7 @@ mod tests {
     #[test]
     fn the_least_lately_used_is_forgotten() {
         let known = Known::new(7);
-        let [a, b, c] = [b"a", b"b", b"c"].map(|name| Digest::of(name));
+        let [a, b, c] = [b"a", b"b", b"c"].map(|name| key(name));
         known.insert(a, inputs());
         known.insert(b, inputs());
         assert!(known.get(a).is_some());
@@ -164,7 +184,7 @@ mod tests {
     #[test]
     fn a_manifest_of_a_root_is_known_as_long_as_the_root_is() {
         let known = Known::new(7);
-        let [root, manifest, a, b] = [b"r", b"m", b"a", b"b"].map(|name| Digest::of(name));
+        let [root, manifest, a, b] = [b"r", b"m", b"a", b"b"].map(|name| key(name));
         known.insert(root, inputs());
         known.insert_same_as(manifest, root);
         known.insert(a, inputs());
@@ -179,10 +199,20 @@ mod tests {
     #[test]
     fn one_that_is_larger_than_all_there_may_be_is_kept_alone() {
         let known = Known::new(1);
-        let [a, b] = [b"a", b"b"].map(|name| Digest::of(name));
+        let [a, b] = [b"a", b"b"].map(|name| key(name));
         known.insert(a, inputs());
         assert!(known.get(a).is_some());
         known.insert(b, inputs());
         assert!(known.get(a).is_none() && known.get(b).is_some());
+    }
+
+    #[test]
+    fn nothing_is_known_of_before_a_removal() {
+        let known = Known::new(7);
+        let a = key(b"a");
+        known.insert(a, inputs());
+        assert!(known.get(Key { generation: 1, ..a }).is_none());
+        assert!(known.get(Key { hour: 1, ..a }).is_none());
+        assert!(known.get(a).is_some());
     }
 }

@@ -15,7 +15,7 @@ use cas::{Digest, Store};
 use dashmap::DashMap;
 
 use crate::job::Job;
-use crate::known::Known;
+use crate::known::{Key, Known};
 use crate::view::{Caller, InputPolicy, Time};
 
 /// Trees that were used lately are kept, up to this many nodes in all: about 100
@@ -68,47 +68,50 @@ impl Registry {
     }
 
     /// The inputs of a manifest that was seen before.
-    pub fn known(&self, manifest: Digest) -> Option<Arc<Resolved>> {
+    pub fn known(&self, manifest: Key) -> Option<Arc<Resolved>> {
         self.known.get(manifest)
     }
 
-    /// Reads a manifest, finds its blobs, and remembers the outcome.
-    pub fn learn(&self, bytes: &[u8]) -> Result<Arc<Resolved>, ManifestError> {
+    /// Reads a manifest, finds its blobs, and remembers the outcome by its digest.
+    pub fn learn(&self, bytes: &[u8], asked: Key) -> Result<Arc<Resolved>, ManifestError> {
         let (digest, manifest) = (Digest::of(bytes), Manifest::decode(bytes)?);
+        let key = Key { digest, ..asked };
         if let (Some(root), true) = (manifest.input_root, manifest.entries.is_empty()) {
-            let inputs = self.stored(&root)?;
-            self.known.insert_same_as(digest, root.digest);
+            let (digest, inputs) = (root.digest, self.stored(&root, key)?);
+            self.known.insert_same_as(key, Key { digest, ..key });
             return Ok(inputs);
         }
-        let load = |root: &Root| Ok(self.stored(root)?.tree.clone());
+        let load = |root: &Root| Ok(self.stored(root, key)?.tree.clone());
         let resolved = Arc::new(manifest.resolve_with(&self.store, load)?);
-        self.known.insert(digest, resolved.clone());
+        self.known.insert(key, resolved.clone());
         Ok(resolved)
     }
 
     /// A stored tree, of which every blob has been found once.
-    fn stored(&self, root: &Root) -> Result<Arc<Resolved>, LoadError> {
+    fn stored(&self, root: &Root, asked: Key) -> Result<Arc<Resolved>, LoadError> {
         directory::find_root(root, &self.store)?;
-        if let Some(known) = self.known.get(root.digest) {
+        let digest = root.digest;
+        let key = Key { digest, ..asked };
+        if let Some(known) = self.known.get(key) {
             return Ok(known);
         }
         let turn = self.loading.entry(root.digest).or_default().clone();
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = self.known.get(root.digest) {
+        if let Some(known) = self.known.get(key) {
             return Ok(known);
         }
-        let loaded = self.load(root);
+        let loaded = self.load(root, key);
         // Whoever comes from now on finds the tree known, or tries again.
         self.loading.remove(&root.digest);
         loaded
     }
 
-    fn load(&self, root: &Root) -> Result<Arc<Resolved>, LoadError> {
+    fn load(&self, root: &Root, key: Key) -> Result<Arc<Resolved>, LoadError> {
         let tree = directory::load(root, &self.store)?;
         directory::check(&tree, &self.store)?;
         let writable = Vec::new();
         let inputs = Arc::new(Resolved { tree, writable });
-        self.known.insert(root.digest, inputs.clone());
+        self.known.insert(key, inputs.clone());
         Ok(inputs)
     }
 
@@ -206,9 +209,14 @@ mod tests {
             entries,
         };
         let (bytes, registry) = (manifest.encode(), Registry::new(store));
+        let key = Key {
+            generation: 0,
+            hour: 0,
+            digest: Digest::of(&bytes),
+        };
         let learned = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| registry.learn(&bytes).unwrap()))
+                .map(|_| scope.spawn(|| registry.learn(&bytes, key).unwrap()))
                 .collect();
             let learned = threads.into_iter().map(|thread| thread.join().unwrap());
             learned.collect::<Vec<_>>()
@@ -219,7 +227,7 @@ mod tests {
                 .iter()
                 .all(|inputs| Arc::ptr_eq(inputs, &learned[0]))
         );
-        let known = registry.known(Digest::of(&bytes)).unwrap();
+        let known = registry.known(key).unwrap();
         assert!(Arc::ptr_eq(&known, &learned[0]));
         assert!(registry.loading.is_empty());
     }

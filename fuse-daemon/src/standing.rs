@@ -19,7 +19,7 @@ use cas::error::Context;
 use cas::manifest::Manifest;
 use cas::owners::Owned;
 use cas::staging::StagingDirectory;
-use cas::{Digest, Error, Store};
+use cas::{Digest, Error, Store, gc, recovery};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 
@@ -81,7 +81,7 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
     let policy = policy();
     let state = settings.state.try_clone().context("keep", "the state")?;
     let (store, directory, passthrough) = mounts::settle(settings.store.as_fd(), state)?;
-    let job = open(store, directory, settings.owner, policy, settings.upkeep)?;
+    let (job, _lease) = open(store, directory, settings.owner, policy, settings.upkeep)?;
     let job = Arc::new(job);
     let settling = {
         let job = job.clone();
@@ -103,20 +103,23 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
     rustix::fs::syncfs(&settings.state).context("flush", "the state")
 }
 
-/// Opens what was saved, or begins anew.
+/// Opens what was saved, or begins anew. The directory tells collectors, as long as it is there,
+/// what the mount uses of the store.
 fn open(
     store: Store,
     mount: OwnedFd,
     owner: (u32, u32),
     policy: Policy,
     upkeep: Upkeep,
-) -> cas::Result<Job> {
+) -> cas::Result<(Job, Arc<StagingDirectory>)> {
     // Opened anew: the descriptor of a detached mount is a mere place (O_PATH), and the mount's
     // attributes can be changed only as long as it is kept.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let state = rustix::fs::openat(&mount, c".", flags, Mode::empty());
     let state = state.context("open", "the state")?;
     let manifest = read(state.as_fd(), MANIFEST)?;
+    let lease = store.new_staging(gc::MOUNT)?;
+    recovery::write_inputs(lease.as_fd(), &manifest)?;
     let inputs = Manifest::decode(&manifest).and_then(|manifest| manifest.resolve(&store));
     let inputs = inputs.map_err(std::io::Error::other);
     let inputs = inputs.context("use", MANIFEST)?;
@@ -145,7 +148,7 @@ fn open(
         let owned = job.own(&owners).map_err(std::io::Error::other);
         owned.context("use", OWNERS)?;
     }
-    Ok(job)
+    Ok((job, lease))
 }
 
 /// In what a mount differs from a job's view.

@@ -8,6 +8,7 @@ mod compatibility;
 mod compile;
 mod cow;
 mod differential;
+mod gc;
 mod input_root;
 mod kept;
 mod lifecycle;

@@ -114,7 +114,7 @@ pub(crate) fn find(
     size: Option<u64>,
     store: &Store,
 ) -> Result<u64, DirectoryError> {
-    let stat = store.stat(digest)?.ok_or(Error::Missing(digest))?;
+    let stat = store.claim(digest)?.ok_or(Error::Missing(digest))?;
     match size {
         Some(expected) if expected != stat.size => Err(DirectoryError::Size {
             digest,

@@ -1,20 +1,17 @@
 //! Staging directories that outlive the process that fills them.
 
 use std::collections::HashSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{FLAGS, StagedFile, StagingDirectory};
 use crate::error::{Context, Error, Result};
-
-/// How often a lock that another has is tried again. `flock` itself cannot wait for a limited
-/// time, but for a signal.
-const RETRY: Duration = Duration::from_millis(10);
+use crate::hold::lock_within;
 
 impl StagingDirectory {
     /// Opens `name` in `parent` as a directory whose files stay when their owners go; makes it if
@@ -32,8 +29,12 @@ impl StagingDirectory {
             Err(errno) => return Err(Error::io(what, name, errno)),
         }
         let fd = rustix::fs::openat(&parent, name, FLAGS, Mode::empty()).context(what, name)?;
-        lock_within(&fd, patience)
-            .context("use, while another mount does, the staging directory", name)?;
+        lock_within(
+            fd.as_fd(),
+            FlockOperation::NonBlockingLockExclusive,
+            patience,
+        )
+        .context("use, while another mount does, the staging directory", name)?;
         let highest = numbers(&fd).context(what, name)?.into_iter().max();
         Ok(Self {
             parent,
@@ -78,16 +79,6 @@ impl StagingDirectory {
     }
 }
 
-fn lock_within(fd: &OwnedFd, patience: Duration) -> rustix::io::Result<()> {
-    let start = Instant::now();
-    loop {
-        match flock(fd, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if start.elapsed() < patience => std::thread::sleep(RETRY),
-            other => return other,
-        }
-    }
-}
-
 /// The numbers of the files in a directory. What has no number for a name is not ours.
 fn numbers(fd: &OwnedFd) -> rustix::io::Result<HashSet<u64>> {
     let mut numbers = HashSet::new();
@@ -105,7 +96,6 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::io::Write;
-    use std::os::fd::AsFd;
 
     const NOW: Duration = Duration::ZERO;
 

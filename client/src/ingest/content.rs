@@ -111,7 +111,7 @@ fn put(
 
 /// Whether the store has a blob of this name and, as far as that can be seen cheaply, whole.
 pub(super) fn is_stored(store: &Store, digest: Digest, size: u64) -> Result<bool, Refusal> {
-    let stat = store.stat(digest).map_err(Refusal::Store)?;
+    let stat = store.claim(digest).map_err(Refusal::Store)?;
     Ok(stat.is_some_and(|stat| stat.size == size))
 }
 

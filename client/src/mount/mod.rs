@@ -11,6 +11,7 @@ mod options;
 mod server;
 mod state;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cas::Store;
@@ -111,8 +112,11 @@ fn mount(
     };
     state.serve_by(detached.number)?;
     let own_store = || state.path().join("store");
-    let store = Store::open(&places.store.clone().unwrap_or_else(own_store))?;
+    let store = Store::open_own(&places.store.clone().unwrap_or_else(own_store))?;
+    // Until the process that serves says what it uses.
+    let uses = store.hold()?;
     take_inputs(&state, &store, &places.inputs)?;
+    pin(&state, &store)?;
     let hold = arguments.foreground.then(SignalHold::new);
     let serving = Serving {
         store: canonical(store.root())?,
@@ -123,6 +127,7 @@ fn mount(
     let server = Server::start(arguments, environment, &state, &serving)?;
     drop(state); // it has the lock now
     server.serve(detached.device)?;
+    drop(uses);
     kernel::attach(detached.mount, mount_point, directory)?;
     kernel::announce(directory);
     match &hold {
@@ -150,6 +155,17 @@ fn take_inputs(state: &State, store: &Store, sources: &[PathBuf]) -> Result<()> 
             Ok(())
         }
     }
+}
+
+/// Keeps the inputs of a state from collectors while nobody mounts it. A state that is removed
+/// leaves a link that leads nowhere, which keeps nothing.
+fn pin(state: &State, store: &Store) -> Result<()> {
+    let manifest = match state.path().join("store") == store.root() {
+        true => Path::new("../..").join(state::MANIFEST), // it may be moved
+        false => state.path().join(state::MANIFEST),
+    };
+    let name = cas::Digest::of(manifest.as_os_str().as_bytes()).to_string();
+    Ok(store.pin(&format!("mount-{}", &name[..16]), &manifest)?)
 }
 
 /// Which directories a mount is made of.

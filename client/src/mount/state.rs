@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// What inputs are: read by the process that serves, too.
-const MANIFEST: &str = "manifest";
+pub(super) const MANIFEST: &str = "manifest";
 
 /// The directories that inputs came from, each with a NUL behind it.
 const SOURCES: &str = "inputs";

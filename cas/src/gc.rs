@@ -1,0 +1,492 @@
+//! The garbage collector: removes blobs that were not used lately, and what dead jobs have left.
+//!
+//! It runs beside jobs, imports and other collectors. What is kept in any case:
+//!
+//! - what a live job or mount uses: its staging directory is locked, and holds the manifest;
+//! - what the caller names ([`Plan::keep`]), stored trees with all that is below them;
+//! - what was used since the collector looked.
+//!
+//! First everything is looked at, without any lock. Then what may go is removed, a few blobs at a
+//! time, each time under an [`Exclusion`], with a new look at live jobs. So whoever found a blob
+//! before has said so by then, or looks again after.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, FlockOperation, Mode, flock};
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+use crate::directory::{ChildKind, Directory, DirectoryError, Root};
+use crate::error::{Context, Error, Result};
+use crate::hold::Exclusion;
+use crate::manifest::{DeclaredKind, Manifest};
+use crate::recovery::{self, JobState, Recovery};
+use crate::staging::{FLAGS, remove_flat_directory};
+use crate::store::{OURS, Store, blob_name, is_own_staging};
+
+/// So many blobs are removed under one exclusion: some milliseconds.
+const BATCH: usize = 500;
+
+/// How long a collector waits for those who rely on blobs without having said on which.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a live job may not say what it uses: one that ends has its files removed one by one.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// The purpose in the name of a mount's staging directory: it says what the mount uses.
+pub const MOUNT: &str = "mount";
+
+/// How long the outputs of jobs that ended without a result wait for somebody to recover them,
+/// unless told otherwise.
+const RECOVERABLE: Duration = Duration::from_secs(24 * 3600);
+
+/// What is to be removed.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Blobs that were not used for so long.
+    pub older_than: Option<Duration>,
+    /// As many blobs, the least recently used first, as it takes for the rest to have together no
+    /// more bytes than this.
+    pub max_size: Option<u64>,
+    /// Blobs that stay.
+    pub keep: HashSet<Digest>,
+    /// Whether to remove nothing and tell what would be.
+    pub dry_run: bool,
+}
+
+/// What was removed and what stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Blobs that were removed.
+    pub blobs: u64,
+    /// Their sizes, added up, bytes.
+    pub bytes: u64,
+    /// Blobs that stay.
+    pub kept: u64,
+    /// Their sizes, added up, bytes.
+    pub kept_bytes: u64,
+    /// Staging directories of dead processes that were removed.
+    pub staging: u64,
+    /// Sizes of the files in them, added up, bytes.
+    pub staging_bytes: u64,
+    /// Staging directories that stay for a while because their outputs can be recovered.
+    pub recoverable: u64,
+}
+
+/// Why nothing, or no more, is removed.
+#[derive(Debug, thiserror::Error)]
+pub enum GcError {
+    /// The store refused something.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// A manifest that names what is to be kept.
+    #[error("{0}")]
+    Manifest(String),
+    /// A stored tree that is to be kept cannot be read, so what is below it is not known.
+    #[error("what is to be kept of tree {root} is not known: {source}")]
+    Tree {
+        /// The tree.
+        root: Digest,
+        /// What is wrong with it.
+        source: Box<DirectoryError>,
+    },
+    /// Somebody has relied on blobs all the time.
+    #[error("the store is in use: somebody has been taking files in for a minute; try again later")]
+    Busy,
+    /// A job lives and does not say what it uses.
+    #[error(
+        "job {0} is running and does not say what it uses; is it of another version of wakebox? \
+         try again when it has ended"
+    )]
+    Silent(String),
+}
+
+/// One blob.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    digest: Digest,
+    size: u64,
+    used: i64,
+}
+
+/// Adds everything that a document names to a set of digests: a result, a spec, a list of hashes,
+/// or a manifest. Every 64 hexadecimal digits by themselves are a blob; with a size behind them,
+/// `HASH/SIZE`, or if it is the object of a directory, a stored tree with all that is below it.
+///
+/// # Errors
+/// A manifest that is damaged; directory objects that are missing or damaged.
+pub fn add_document(
+    bytes: &[u8],
+    store: &Store,
+    into: &mut HashSet<Digest>,
+) -> std::result::Result<(), GcError> {
+    if Manifest::is_one(bytes) {
+        let manifest = Manifest::decode(bytes);
+        let manifest = manifest.map_err(|error| GcError::Manifest(error.to_string()))?;
+        return add_manifest(&manifest, store, into);
+    }
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'/';
+    for word in bytes.split(|byte| !is_part(byte)) {
+        let Some(root) = std::str::from_utf8(word)
+            .ok()
+            .and_then(|word| word.parse::<Root>().ok())
+        else {
+            continue;
+        };
+        if root.size.is_some() || is_directory(root.digest, store) {
+            add_tree(root, store, into)?;
+        } else {
+            into.insert(root.digest);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a blob is the object of a directory. Few other files look like one: the first byte is
+/// the tag of one of its four fields.
+fn is_directory(digest: Digest, store: &Store) -> bool {
+    let mut first = [0];
+    let Ok(blob) = store.open_blob(digest) else {
+        return false;
+    };
+    let is_tag = rustix::io::pread(&blob.file, &mut first, 0) == Ok(1)
+        && matches!(first, [0x0a | 0x12 | 0x1a | 0x2a]);
+    is_tag && Directory::read(digest, None, store).is_ok()
+}
+
+/// Adds a stored tree and all that is below it to a set of digests.
+///
+/// # Errors
+/// Directory objects that are missing or damaged.
+pub fn add_tree(
+    root: Root,
+    store: &Store,
+    into: &mut HashSet<Digest>,
+) -> std::result::Result<(), GcError> {
+    let mut open = vec![(root.digest, root.size)];
+    // A directory may be there already as a mere blob, so what was opened is remembered apart.
+    let mut opened = HashSet::new();
+    while let Some((digest, size)) = open.pop() {
+        if !opened.insert(digest) {
+            continue;
+        }
+        into.insert(digest);
+        let directory = Directory::read(digest, size, store).map_err(|source| GcError::Tree {
+            root: root.digest,
+            source: Box::new(source),
+        })?;
+        for child in directory.children {
+            match child.kind {
+                ChildKind::File { digest, .. } => drop(into.insert(digest)),
+                ChildKind::Directory { digest, size } => open.push((digest, Some(size))),
+                ChildKind::Symlink { .. } => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds everything that a manifest names to a set of digests.
+///
+/// # Errors
+/// Directory objects of its input root that are missing or damaged.
+pub fn add_manifest(
+    manifest: &Manifest,
+    store: &Store,
+    into: &mut HashSet<Digest>,
+) -> std::result::Result<(), GcError> {
+    for entry in &manifest.entries {
+        match entry.kind {
+            DeclaredKind::File(digest)
+            | DeclaredKind::WritableFile(digest)
+            | DeclaredKind::Symlink(digest) => drop(into.insert(digest)),
+            DeclaredKind::Directory => {}
+        }
+    }
+    match manifest.input_root {
+        Some(root) => add_tree(root, store, into),
+        None => Ok(()),
+    }
+}
+
+/// Collects.
+///
+/// # Errors
+/// See [`GcError`]. What was removed until then is gone.
+pub fn collect(store: &Store, plan: &Plan) -> std::result::Result<Freed, GcError> {
+    let mut freed = Freed::default();
+    reclaim_staging(store, plan, &mut freed)?;
+    let mut live = Live::default();
+    live.look_patiently(store)?;
+    let all = scan(store)?;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    let stays = |digest| plan.keep.contains(&digest) || live.uses.contains(&digest);
+    let going = choose(&all, plan, now, stays);
+    for batch in going.chunks(BATCH) {
+        if plan.dry_run {
+            batch.iter().for_each(|blob| freed.count(blob.size));
+        } else {
+            remove(store, batch, &mut live, &mut freed)?;
+        }
+    }
+    freed.kept = all.len() as u64 - freed.blobs;
+    freed.kept_bytes = all.iter().map(|blob| blob.size).sum::<u64>() - freed.bytes;
+    Ok(freed)
+}
+
+impl Freed {
+    fn count(&mut self, size: u64) {
+        self.blobs += 1;
+        self.bytes += size;
+    }
+}
+
+/// All blobs with when they were used.
+fn scan(store: &Store) -> Result<Vec<Candidate>> {
+    let candidate = |&digest: &Digest| match store.stat(digest) {
+        // One that this user may not read is none that this user removes.
+        Ok(None) | Err(_) => None,
+        Ok(Some(stat)) => Some(Candidate {
+            digest,
+            size: stat.size,
+            used: stat.used,
+        }),
+    };
+    Ok(store.list()?.par_iter().filter_map(candidate).collect())
+}
+
+/// What is to go, the least recently used first.
+fn choose(
+    all: &[Candidate],
+    plan: &Plan,
+    now: i64,
+    stays: impl Fn(Digest) -> bool,
+) -> Vec<Candidate> {
+    let mut free: Vec<_> = all.iter().filter(|blob| !stays(blob.digest)).collect();
+    free.sort_by_key(|blob| (blob.used, blob.digest));
+    let mut total: u64 = all.iter().map(|blob| blob.size).sum();
+    let limit = plan
+        .older_than
+        .map(|age| now.saturating_sub_unsigned(age.as_secs()));
+    let goes = |blob: &&&Candidate| {
+        let is_old = limit.is_some_and(|limit| blob.used <= limit);
+        let is_over = plan.max_size.is_some_and(|most| total > most);
+        if is_old || is_over {
+            total -= blob.size;
+        }
+        is_old || is_over
+    };
+    free.iter().filter(goes).map(|blob| **blob).collect()
+}
+
+/// Removes a batch, but for what is used by now.
+fn remove(
+    store: &Store,
+    batch: &[Candidate],
+    live: &mut Live,
+    freed: &mut Freed,
+) -> std::result::Result<(), GcError> {
+    let exclusion = live.exclude(store)?;
+    store.begin_generation(&exclusion)?;
+    for blob in batch {
+        let is_unused = match store.stat(blob.digest)? {
+            None => continue, // another collector's
+            Some(stat) => stat.used <= blob.used && !live.uses.contains(&blob.digest),
+        };
+        if is_unused {
+            let name = blob_name(blob.digest);
+            rustix::fs::unlinkat(store.blobs(), name, AtFlags::empty())
+                .context("remove blob", store.path(blob.digest))?;
+            freed.count(blob.size);
+        }
+    }
+    Ok(())
+}
+
+/// What live jobs and mounts use.
+#[derive(Debug, Default)]
+struct Live {
+    /// Directories whose manifest was read. Their names are never used again.
+    seen: HashSet<String>,
+    uses: HashSet<Digest>,
+}
+
+impl Live {
+    /// Excludes users, and learns what is used then.
+    fn exclude(&mut self, store: &Store) -> std::result::Result<Exclusion, GcError> {
+        let start = Instant::now();
+        loop {
+            let exclusion = store.exclude(PATIENCE)?.ok_or(GcError::Busy)?;
+            match self.look(store) {
+                // A job that is just ending, most likely. It may need us out of its way for that.
+                Err(GcError::Silent(_)) if start.elapsed() < SILENCE => drop(exclusion),
+                other => return other.map(|()| exclusion),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// As [`Live::look`], for when jobs are just being started and ended.
+    fn look_patiently(&mut self, store: &Store) -> std::result::Result<(), GcError> {
+        let start = Instant::now();
+        loop {
+            match self.look(store) {
+                Err(GcError::Silent(_)) if start.elapsed() < SILENCE => {}
+                other => return other,
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Reads the manifests of those that were not seen yet.
+    fn look(&mut self, store: &Store) -> std::result::Result<(), GcError> {
+        for name in own_directories(store)? {
+            let is_import = name.starts_with(OURS) && !name.starts_with(&format!("{OURS}{MOUNT}."));
+            if is_import || self.seen.contains(&name) {
+                continue;
+            }
+            let Ok(fd) = rustix::fs::openat(store.staging(), &name, FLAGS, Mode::empty()) else {
+                continue; // gone
+            };
+            if flock(&fd, FlockOperation::NonBlockingLockShared).is_ok() {
+                continue; // nobody is at home
+            }
+            let Some(manifest) = recovery::read_inputs(fd.as_fd()) else {
+                return Err(GcError::Silent(name));
+            };
+            add_manifest(&manifest, store, &mut self.uses)?;
+            self.seen.insert(name);
+        }
+        Ok(())
+    }
+}
+
+fn own_directories(store: &Store) -> Result<Vec<String>> {
+    let what = "list the staging area of";
+    let entries = rustix::fs::Dir::read_from(store.staging()).context(what, store.root())?;
+    let names = entries.filter_map(|entry| match entry {
+        Ok(entry) => {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            is_own_staging(&name).then_some(Ok(name))
+        }
+        Err(errno) => Some(Err(errno)),
+    });
+    let names: std::result::Result<Vec<_>, Errno> = names.collect();
+    names.context(what, store.root())
+}
+
+/// Removes staging directories of dead processes: imports, jobs that nobody knows any more what
+/// they made, and jobs that ended long ago and whose result was never written.
+fn reclaim_staging(
+    store: &Store,
+    plan: &Plan,
+    freed: &mut Freed,
+) -> std::result::Result<(), GcError> {
+    let patience = plan.older_than.unwrap_or(RECOVERABLE);
+    for name in own_directories(store)? {
+        let Some(directory) = Dead::find(store, &name) else {
+            continue;
+        };
+        match directory.fate(patience) {
+            Fate::NotOurs => {}
+            Fate::Waits => freed.recoverable += 1,
+            Fate::Goes => {
+                freed.staging += 1;
+                freed.staging_bytes += directory.size();
+                if !plan.dry_run {
+                    remove_flat_directory(store.staging(), &name)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A staging directory that nobody has locked. We have, as long as this lives.
+#[derive(Debug)]
+pub struct Dead {
+    name: String,
+    fd: std::os::fd::OwnedFd,
+}
+
+enum Fate {
+    Goes,
+    Waits,
+    NotOurs,
+}
+
+impl Dead {
+    /// Locks a directory of the staging area, if it is there and nobody else has.
+    pub fn find(store: &Store, name: &str) -> Option<Self> {
+        let fd = rustix::fs::openat(store.staging(), name, FLAGS, Mode::empty()).ok()?;
+        flock(&fd, FlockOperation::NonBlockingLockExclusive).ok()?;
+        // If it is gone, its name may be another's by now.
+        let is_there = rustix::fs::fstat(&fd).is_ok_and(|is| is.st_nlink > 0);
+        let name = name.to_owned();
+        is_there.then_some(Self { name, fd })
+    }
+
+    /// All that could be ours.
+    ///
+    /// # Errors
+    /// A staging area that cannot be listed.
+    pub fn all(store: &Store) -> Result<Vec<Self>> {
+        let names = own_directories(store)?;
+        Ok(names
+            .iter()
+            .filter_map(|name| Self::find(store, name))
+            .collect())
+    }
+
+    /// Its name in the staging area.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// When its process last changed it, seconds since the epoch.
+    pub fn changed(&self) -> i64 {
+        rustix::fs::fstat(&self.fd).map_or(0, |is| is.st_mtime as i64)
+    }
+
+    /// Sizes of the files in it, added up, bytes.
+    pub fn size(&self) -> u64 {
+        let entries = rustix::fs::Dir::read_from(&self.fd).into_iter().flatten();
+        let sizes = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            let is = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let is_file = rustix::fs::FileType::from_raw_mode(is.st_mode).is_file();
+            is_file.then_some(is.st_size as u64)
+        });
+        sizes.sum()
+    }
+
+    /// What is known of its job.
+    pub fn recovery(&self) -> Option<Recovery> {
+        Recovery::read(self.fd.as_fd())
+    }
+
+    fn fate(&self, patience: Duration) -> Fate {
+        if self.name.starts_with(OURS) {
+            return Fate::Goes;
+        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+        match self.recovery().map(|recovery| recovery.job) {
+            // Its result has been written, and whoever reads that removes it.
+            None => Fate::NotOurs,
+            Some(JobState::Running) => Fate::Goes,
+            Some(JobState::Ended(_)) if now - self.changed() < patience.as_secs() as i64 => {
+                Fate::Waits
+            }
+            Some(JobState::Ended(_)) => Fate::Goes,
+        }
+    }
+}
+
+impl AsFd for Dead {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
