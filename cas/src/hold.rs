@@ -154,7 +154,10 @@ fn reopen(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Takes a lock, and waits for it as long as `patience`; `EWOULDBLOCK` when that is over.
-pub(crate) fn lock_within(
+///
+/// # Errors
+/// What flock(2) refuses.
+pub fn lock_within(
     fd: BorrowedFd<'_>,
     operation: FlockOperation,
     patience: Duration,

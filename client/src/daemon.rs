@@ -9,12 +9,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cas::Digest;
-use cas::hold::Hold;
+use cas::hold::{Hold, lock_within};
 use cas::protocol::{self, CopyOnWrite, Registration, Reply, Request, Status};
 use cas::report::Report;
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred, socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::Pid;
 
 use crate::runtime::RuntimeDirectory;
 
@@ -23,6 +26,13 @@ const TRIES: u32 = 5;
 
 /// How long the daemon may take over an answer that no job depends on.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// After so long without an answer that a job depends on, the daemon is asked how it is. One that
+/// reads a tree of a million files from a cold disk says so; one that was stopped says nothing.
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// How long another client may take to start the daemon.
+const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why there is no daemon to talk to, or what it refuses.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +52,17 @@ pub enum DaemonError {
         what: &'static str,
         /// How it broke off.
         source: io::Error,
+    },
+    /// It is there and does nothing.
+    #[error(
+        "the daemon (process {pid}) did not answer while trying to {what}; it was stopped, or is \
+         stuck: `kill -CONT {pid}` lets it go on, `kill -KILL {pid}` makes room for another"
+    )]
+    Stuck {
+        /// Its process number.
+        pid: u32,
+        /// What was being done, as a verb phrase.
+        what: &'static str,
     },
     /// It said no.
     #[error("{0}")]
@@ -156,8 +177,13 @@ pub const READY: &str = "ready\n";
 fn lock(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
+    let exclusive = FlockOperation::NonBlockingLockExclusive;
+    match lock_within(file.as_fd(), exclusive, START_LIMIT) {
+        Err(Errno::WOULDBLOCK) => Err(io::Error::other(
+            "another client has been starting it for too long",
+        )),
+        other => Ok(other.map(|()| file)?),
+    }
 }
 
 fn log_file(path: &Path) -> io::Result<std::fs::File> {
@@ -171,6 +197,7 @@ fn log_file(path: &Path) -> io::Result<std::fs::File> {
 #[derive(Debug)]
 pub struct Lease {
     socket: OwnedFd,
+    path: PathBuf,
     registered: bool,
 }
 
@@ -190,6 +217,7 @@ impl Lease {
         connect(&socket, &SocketAddrUnix::new(short)?)?;
         Ok(Self {
             socket,
+            path: path.into(),
             registered: false,
         })
     }
@@ -213,11 +241,51 @@ impl Lease {
     ) -> Result<(Reply, Option<OwnedFd>), DaemonError> {
         let lost = |source| DaemonError::Lost { what, source };
         protocol::send(self.socket(), request, document).map_err(lost)?;
+        self.await_answer(what)?;
         match protocol::receive(self.socket()).map_err(lost)? {
             Some((Reply::Refused(reason), _)) => Err(DaemonError::Refused(reason)),
             Some(answer) => Ok(answer),
             None => Err(lost(io::ErrorKind::UnexpectedEof.into())),
         }
+    }
+
+    /// Waits for an answer, or for a daemon that does not answer anybody.
+    fn await_answer(&self, what: &'static str) -> Result<(), DaemonError> {
+        let lost = |errno: Errno| DaemonError::Lost {
+            what,
+            source: errno.into(),
+        };
+        // Somebody has less patience, and gets the error of the receive.
+        let is_limited = socket_timeout(&self.socket, Timeout::Recv).is_ok_and(|t| t.is_some());
+        while !is_limited {
+            let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut socket, Timespec::try_from(DOUBT).ok().as_ref()) {
+                Ok(0) if self.is_stuck() => {
+                    let pid = self
+                        .daemon()
+                        .map_or(0, |pid| pid.as_raw_pid().unsigned_abs());
+                    return Err(DaemonError::Stuck { pid, what });
+                }
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => break,
+                Err(errno) => return Err(lost(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the daemon answers nobody, by a connection of its own: this one may wait for much.
+    fn is_stuck(&self) -> bool {
+        let status = Self::connect(&self.path).map(|other| other.status());
+        match status {
+            Ok(Err(DaemonError::Lost { source, .. })) => source.kind() == io::ErrorKind::WouldBlock,
+            // It is gone, or answers: either way this connection will tell.
+            _ => false,
+        }
+    }
+
+    fn daemon(&self) -> Option<Pid> {
+        socket_peercred(&self.socket).ok().map(|peer| peer.pid)
     }
 
     /// Registers a job and returns the name of its directory in the store's staging area. The

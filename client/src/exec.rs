@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
+use crate::error::say;
 use crate::sandbox::plan::{Draft, Plan};
 use crate::sandbox::{
     Ends, INTERRUPT, Prepared, QUIT, Reaped, Report, STOP, STOPPING, Terminal, Usage,
@@ -24,6 +26,12 @@ pub use crate::sandbox::{SandboxError, Serve, SignalHold};
 const PATIENCE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 500_000_000,
+};
+
+/// How long a killed job may take to end before its daemon is looked at.
+const STOPPED_LIMIT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
 };
 
 /// How the main process of a job ended.
@@ -171,6 +179,9 @@ impl Running {
             Stop::DaemonGone => self.kill(),
             Stop::TimedOut | Stop::Told => self.ask_then_kill(),
         }
+        if let Some(daemon) = daemon {
+            self.kill_stopped(daemon);
+        }
         let init = self.reap()?;
         let wall = self.started.elapsed();
         let end = self.judge(stop, init)?;
@@ -250,6 +261,28 @@ impl Running {
         // The only error is that it has ended already. Nobody else reaps our child, so the
         // descriptor can mean no other process.
         let _ended = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// A process that waits for an answer of its view cannot be killed once the daemon has read the
+    /// question (fs/fuse/dev.c, `request_wait_answer`). If the daemon was stopped, by SIGSTOP or a
+    /// debugger, its end is the only answer that can come, and it serves nobody else either.
+    fn kill_stopped(&self, daemon: BorrowedFd<'_>) {
+        let mut job = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        while poll(&mut job, Some(&STOPPED_LIMIT)) == Ok(0) {
+            let Ok(peer) = socket_peercred(daemon) else {
+                return;
+            };
+            let pid = peer.pid.as_raw_pid();
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // "pid (name) state ..."
+            let state = state.rsplit(')').next().unwrap_or_default().trim_start();
+            if state.starts_with(['T', 't']) {
+                say(format_args!(
+                    "the daemon (process {pid}) is stopped and keeps the job from ending; killing it"
+                ));
+                let _gone = kill_process(peer.pid, Signal::KILL);
+            }
+        }
     }
 
     fn reap(&mut self) -> Result<Reaped, SandboxError> {

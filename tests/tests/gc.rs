@@ -330,14 +330,20 @@ fn a_mount_keeps_its_inputs_mounted_or_not() {
     let (source, to) = (place.workspace().join("source"), place.root().join("to"));
     std::fs::create_dir(&to).expect("a directory");
     let (state, store) = (place.root().join("state"), place.store());
-    let options = format!("state={},store={}", state.display(), store.display());
+    let options = format!(
+        "state={},store={},inputs={}",
+        state.display(),
+        store.display(),
+        source.display()
+    );
     let call = || {
-        let words: [&Path; 5] = [
+        let options: &Path = options.as_ref();
+        let words = [
             "mount".as_ref(),
             "-o".as_ref(),
-            options.as_ref(),
-            &source,
-            &to,
+            options,
+            "w".as_ref(),
+            to.as_path(),
         ];
         place.call(words)
     };
