@@ -17,7 +17,7 @@ use crate::original::{self, Asked, Id, Mode};
 use crate::runtime::RuntimeDirectory;
 
 pub use mount::MountArguments;
-pub use store::{FsckArguments, GcArguments, StoreArgument};
+pub use store::{DoctorArguments, FsckArguments, GcArguments, RecoverArguments, StoreArgument};
 
 /// Version and build, as `--version` prints them.
 pub const VERSION: &str = concat!(
@@ -64,6 +64,10 @@ pub enum Command {
     Gc(GcArguments),
     /// Hash the store anew, and move what is corrupt out of the way
     Fsck(FsckArguments),
+    /// Rescue outputs of a job whose result was never written
+    Recover(RecoverArguments),
+    /// Find out whether jobs can run here, and how well
+    Doctor(DoctorArguments),
     /// Show the daemons of this user and their jobs
     Status(StatusArguments),
     /// Mount a read-write view that lasts: inputs from directories, changes in a state directory

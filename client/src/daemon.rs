@@ -17,7 +17,6 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred, socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::Pid;
 
 use crate::runtime::RuntimeDirectory;
 
@@ -261,9 +260,7 @@ impl Lease {
             let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
             match poll(&mut socket, Timespec::try_from(DOUBT).ok().as_ref()) {
                 Ok(0) if self.is_stuck() => {
-                    let pid = self
-                        .daemon()
-                        .map_or(0, |pid| pid.as_raw_pid().unsigned_abs());
+                    let pid = self.pid().unwrap_or(0);
                     return Err(DaemonError::Stuck { pid, what });
                 }
                 Ok(0) | Err(Errno::INTR) => {}
@@ -284,8 +281,10 @@ impl Lease {
         }
     }
 
-    fn daemon(&self) -> Option<Pid> {
-        socket_peercred(&self.socket).ok().map(|peer| peer.pid)
+    /// The process number of the daemon, also of one that does not answer.
+    pub fn pid(&self) -> Option<u32> {
+        let peer = socket_peercred(&self.socket).ok()?;
+        u32::try_from(peer.pid.as_raw_pid()).ok()
     }
 
     /// Registers a job and returns the name of its directory in the store's staging area. The

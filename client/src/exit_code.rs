@@ -7,6 +7,7 @@
 //! | 1 | `run`: the job ended with 0 and did not make an output that was asked for |
 //! | 1 | `cas has`, `cas verify`: a blob is missing or corrupt |
 //! | 1 | `fsck`: a blob is corrupt, or one that a root names is missing |
+//! | 1 | `doctor`: jobs cannot run here |
 //! | 2 | subcommand: wrong usage; nothing ran |
 //! | 1 | `mount`: wrong usage; nothing was done |
 //! | 2 | `mount`: a system error: the state, the store or the inputs cannot be had |
@@ -28,7 +29,7 @@ pub const ORIGINAL_USAGE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The job did not make an output that was asked for.
 pub const NOT_MADE: u8 = 1;
-/// A question that was answered with no: `cas has`, `cas verify`, `fsck`.
+/// A question that was answered with no: `cas has`, `cas verify`, `fsck`, `doctor`.
 pub const NO: u8 = 1;
 /// `mount`: wrong usage.
 pub const MOUNT_USAGE: u8 = 1;

@@ -12,7 +12,7 @@
 //!
 //! [`mod@mount`] mounts a view that lasts, without a job, for whoever wants a file system of it.
 //!
-//! [`gc`] and [`fsck`] look after a store.
+//! [`gc`], [`fsck`] and [`recover`] look after a store, [`doctor`] after the machine.
 //!
 //! [`exit_code`] is an interface, and [`error`] says which failure has which code.
 
@@ -21,6 +21,7 @@ pub mod cli;
 pub mod commands;
 pub mod daemon;
 pub mod delta;
+pub mod doctor;
 pub mod error;
 pub mod exec;
 pub mod exit_code;
@@ -36,6 +37,7 @@ pub mod original;
 pub mod output;
 pub mod pending;
 pub mod publish;
+pub mod recover;
 pub mod result;
 mod roots;
 pub mod run;

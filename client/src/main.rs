@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use client::cli::{Call, Command, Environment, Misuse};
 use client::error::say;
 use client::runner::Listener;
-use client::{batch, commands, exit_code, fsck, gc, interactive, mount, workspace};
+use client::{
+    batch, commands, doctor, exit_code, fsck, gc, interactive, mount, recover, workspace,
+};
 
 fn main() -> ExitCode {
     // Before anything is opened: what is open now was left open for us.
@@ -44,6 +46,8 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
         Call::Command(Command::Apply(arguments)) => commands::apply(arguments, environment),
         Call::Command(Command::Gc(arguments)) => gc::run(arguments, environment),
         Call::Command(Command::Fsck(arguments)) => fsck::run(arguments, environment),
+        Call::Command(Command::Recover(arguments)) => recover::run(arguments, environment),
+        Call::Command(Command::Doctor(arguments)) => doctor::run(arguments, environment),
         Call::Command(Command::Status(arguments)) => commands::status(arguments, environment),
         Call::Command(Command::Mount(arguments)) => Ok(mount::run(arguments, environment)),
         Call::Command(Command::Daemon(arguments)) => commands::daemon(arguments, environment),

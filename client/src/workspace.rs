@@ -160,7 +160,7 @@ pub(crate) fn coarse_now() -> i64 {
 }
 
 /// The time. Never before the stamp of a change that has been made.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     nanoseconds(rustix::time::ClockId::Realtime)
 }
 
@@ -375,7 +375,7 @@ fn spare_repositories(workspace: &Path, wanted: &[RelPath], outputs: &[Publish])
     }
 }
 
-fn to_publish(output: &Hashed) -> Publish {
+pub(crate) fn to_publish(output: &Hashed) -> Publish {
     let kind = match &output.entry {
         HashedEntry::File {
             hash, mode, mtime, ..

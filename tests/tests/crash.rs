@@ -36,8 +36,10 @@ fn ends_within(child: Child, limit: Duration, code: i32) -> String {
 fn a_job_ends_within_a_second_of_its_daemon_and_the_next_starts_at_once() {
     needs_fuse!();
     let place = Place::new();
-    let script = "(trap '' TERM HUP INT; sleep 300) & head -c 100000 /dev/zero > big; sleep 300";
+    let script = "(trap '' TERM HUP INT; sleep 300) & head -c 100000 /dev/zero > big
+        touch $HOME/made; sleep 300";
     let job = start(&place, &[], script);
+    wait_for("the output", || place.flag("made").exists());
     kill(place.daemons()[0]);
     let told = ends_within(job, Duration::from_secs(1), 125);
     assert_eq!(told, "wakebox: the daemon is gone; the job was killed\n");

@@ -285,6 +285,7 @@ fn what_was_staged_for_callers_stays() {
 fn jobs_and_collectors_at_once_do_each_other_no_harm() {
     needs_fuse!();
     let place = Place::new();
+    put(&place, "the first makes the store");
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let collectors: Vec<_> = (0..2)

@@ -71,6 +71,38 @@ pub struct FsckArguments {
     pub store: StoreArgument,
 }
 
+/// `wakebox recover`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("place").multiple(true).args(["to", "result"]))]
+pub struct RecoverArguments {
+    /// The job's directory in the staging area, as the list has it
+    #[arg(requires = "place", conflicts_with = "list")]
+    pub staging: Option<String>,
+    /// List what can be recovered, as is done when nothing is named
+    #[arg(long)]
+    pub list: bool,
+    /// Write the outputs into this directory; nothing that is there is replaced
+    #[arg(long, value_name = "DIR", requires = "staging")]
+    pub to: Option<PathBuf>,
+    /// Write a result that names the outputs, which go into the store
+    #[arg(long, value_name = "FILE", requires = "staging")]
+    pub result: Option<PathBuf>,
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgument,
+}
+
+/// `wakebox doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which store.
+    #[command(flatten)]
+    pub store: StoreArgument,
+}
+
 /// A whole number and its unit.
 fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

@@ -36,7 +36,7 @@ mod view;
 pub use error::SandboxError;
 pub use signals::{SignalHold, start_hashing_threads};
 
-pub(crate) use apply::{default_child_signal, inherited, open_signals, reap, spawn};
+pub(crate) use apply::{Namespace, default_child_signal, inherited, open_signals, reap, spawn};
 pub(crate) use command::is_missing;
 pub(crate) use init::{Ends, run as run_init};
 pub(crate) use prepare::Prepared;
