@@ -10,8 +10,11 @@
 //! time, each time under an [`Exclusion`], with a new look at live jobs. So whoever found a blob
 //! before has said so by then, or looks again after.
 
+mod dead;
+mod names;
+
 use std::collections::HashSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -19,13 +22,16 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, flock};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
-use crate::directory::{ChildKind, Directory, DirectoryError, Root};
+use crate::directory::DirectoryError;
 use crate::error::{Context, Error, Result};
 use crate::hold::Exclusion;
-use crate::manifest::{DeclaredKind, Manifest};
-use crate::recovery::{self, JobState, Recovery};
+use crate::recovery;
 use crate::staging::{FLAGS, remove_flat_directory};
 use crate::store::{OURS, Store, blob_name, is_own_staging};
+
+pub use dead::Dead;
+use dead::Fate;
+pub use names::{add_document, add_manifest, add_tree};
 
 /// So many blobs are removed under one exclusion: some milliseconds.
 const BATCH: usize = 500;
@@ -110,106 +116,6 @@ struct Candidate {
     digest: Digest,
     size: u64,
     used: i64,
-}
-
-/// Adds everything that a document names to a set of digests: a result, a spec, a list of hashes,
-/// or a manifest. Every 64 hexadecimal digits by themselves are a blob; with a size behind them,
-/// `HASH/SIZE`, or if it is the object of a directory, a stored tree with all that is below it.
-///
-/// # Errors
-/// A manifest that is damaged; directory objects that are missing or damaged.
-pub fn add_document(
-    bytes: &[u8],
-    store: &Store,
-    into: &mut HashSet<Digest>,
-) -> std::result::Result<(), GcError> {
-    if Manifest::is_one(bytes) {
-        let manifest = Manifest::decode(bytes);
-        let manifest = manifest.map_err(|error| GcError::Manifest(error.to_string()))?;
-        return add_manifest(&manifest, store, into);
-    }
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'/';
-    for word in bytes.split(|byte| !is_part(byte)) {
-        let Some(root) = std::str::from_utf8(word)
-            .ok()
-            .and_then(|word| word.parse::<Root>().ok())
-        else {
-            continue;
-        };
-        if root.size.is_some() || is_directory(root.digest, store) {
-            add_tree(root, store, into)?;
-        } else {
-            into.insert(root.digest);
-        }
-    }
-    Ok(())
-}
-
-/// Whether a blob is the object of a directory. Few other files look like one: the first byte is
-/// the tag of one of its four fields.
-fn is_directory(digest: Digest, store: &Store) -> bool {
-    let mut first = [0];
-    let Ok(blob) = store.open_blob(digest) else {
-        return false;
-    };
-    let is_tag = rustix::io::pread(&blob.file, &mut first, 0) == Ok(1)
-        && matches!(first, [0x0a | 0x12 | 0x1a | 0x2a]);
-    is_tag && Directory::read(digest, None, store).is_ok()
-}
-
-/// Adds a stored tree and all that is below it to a set of digests.
-///
-/// # Errors
-/// Directory objects that are missing or damaged.
-pub fn add_tree(
-    root: Root,
-    store: &Store,
-    into: &mut HashSet<Digest>,
-) -> std::result::Result<(), GcError> {
-    let mut open = vec![(root.digest, root.size)];
-    // A directory may be there already as a mere blob, so what was opened is remembered apart.
-    let mut opened = HashSet::new();
-    while let Some((digest, size)) = open.pop() {
-        if !opened.insert(digest) {
-            continue;
-        }
-        into.insert(digest);
-        let directory = Directory::read(digest, size, store).map_err(|source| GcError::Tree {
-            root: root.digest,
-            source: Box::new(source),
-        })?;
-        for child in directory.children {
-            match child.kind {
-                ChildKind::File { digest, .. } => drop(into.insert(digest)),
-                ChildKind::Directory { digest, size } => open.push((digest, Some(size))),
-                ChildKind::Symlink { .. } => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Adds everything that a manifest names to a set of digests.
-///
-/// # Errors
-/// Directory objects of its input root that are missing or damaged.
-pub fn add_manifest(
-    manifest: &Manifest,
-    store: &Store,
-    into: &mut HashSet<Digest>,
-) -> std::result::Result<(), GcError> {
-    for entry in &manifest.entries {
-        match entry.kind {
-            DeclaredKind::File(digest)
-            | DeclaredKind::WritableFile(digest)
-            | DeclaredKind::Symlink(digest) => drop(into.insert(digest)),
-            DeclaredKind::Directory => {}
-        }
-    }
-    match manifest.input_root {
-        Some(root) => add_tree(root, store, into),
-        None => Ok(()),
-    }
 }
 
 /// Collects.
@@ -405,88 +311,101 @@ fn reclaim_staging(
     Ok(())
 }
 
-/// A staging directory that nobody has locked. We have, as long as this lives.
-#[derive(Debug)]
-pub struct Dead {
-    name: String,
-    fd: std::os::fd::OwnedFd,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Declared, Manifest};
+    use crate::name::RelPath;
 
-enum Fate {
-    Goes,
-    Waits,
-    NotOurs,
-}
-
-impl Dead {
-    /// Locks a directory of the staging area, if it is there and nobody else has.
-    pub fn find(store: &Store, name: &str) -> Option<Self> {
-        let fd = rustix::fs::openat(store.staging(), name, FLAGS, Mode::empty()).ok()?;
-        flock(&fd, FlockOperation::NonBlockingLockExclusive).ok()?;
-        // If it is gone, its name may be another's by now.
-        let is_there = rustix::fs::fstat(&fd).is_ok_and(|is| is.st_nlink > 0);
-        let name = name.to_owned();
-        is_there.then_some(Self { name, fd })
+    fn store() -> (tempfile::TempDir, Store) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open_own(root.path()).unwrap();
+        (root, store)
     }
 
-    /// All that could be ours.
-    ///
-    /// # Errors
-    /// A staging area that cannot be listed.
-    pub fn all(store: &Store) -> Result<Vec<Self>> {
-        let names = own_directories(store)?;
-        Ok(names
-            .iter()
-            .filter_map(|name| Self::find(store, name))
-            .collect())
+    fn put(store: &Store, content: &[u8]) -> Digest {
+        let staging = store.new_staging("put").unwrap();
+        store.put_bytes(content, &staging).unwrap()
     }
 
-    /// Its name in the staging area.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// When its process last changed it, seconds since the epoch.
-    pub fn changed(&self) -> i64 {
-        rustix::fs::fstat(&self.fd).map_or(0, |is| is.st_mtime as i64)
-    }
-
-    /// Sizes of the files in it, added up, bytes.
-    pub fn size(&self) -> u64 {
-        let entries = rustix::fs::Dir::read_from(&self.fd).into_iter().flatten();
-        let sizes = entries.flatten().filter_map(|entry| {
-            let name = entry.file_name();
-            let is = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            let is_file = rustix::fs::FileType::from_raw_mode(is.st_mode).is_file();
-            is_file.then_some(is.st_size as u64)
-        });
-        sizes.sum()
-    }
-
-    /// What is known of its job.
-    pub fn recovery(&self) -> Option<Recovery> {
-        Recovery::read(self.fd.as_fd())
-    }
-
-    fn fate(&self, patience: Duration) -> Fate {
-        if self.name.starts_with(OURS) {
-            return Fate::Goes;
-        }
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
-        match self.recovery().map(|recovery| recovery.job) {
-            // Its result has been written, and whoever reads that removes it.
-            None => Fate::NotOurs,
-            Some(JobState::Running) => Fate::Goes,
-            Some(JobState::Ended(_)) if now - self.changed() < patience.as_secs() as i64 => {
-                Fate::Waits
-            }
-            Some(JobState::Ended(_)) => Fate::Goes,
+    fn everything() -> Plan {
+        Plan {
+            older_than: Some(Duration::ZERO),
+            ..Plan::default()
         }
     }
-}
 
-impl AsFd for Dead {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    #[test]
+    fn the_oldest_go_first_and_only_as_many_as_it_takes() {
+        let candidate = |name: &[u8], size, used| Candidate {
+            digest: Digest::of(name),
+            size,
+            used,
+        };
+        let all = [
+            candidate(b"new", 10, 90),
+            candidate(b"old", 10, 10),
+            candidate(b"kept", 10, 5),
+            candidate(b"middle", 10, 50),
+        ];
+        let chosen = |older_than, max_size| {
+            let older_than: Option<u64> = older_than;
+            let plan = Plan {
+                older_than: older_than.map(Duration::from_secs),
+                max_size,
+                ..Plan::default()
+            };
+            let going = choose(&all, &plan, 100, |digest| digest == Digest::of(b"kept"));
+            going.iter().map(|blob| blob.used).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(None, None), [0i64; 0]);
+        assert_eq!(chosen(Some(50), None), [10, 50]);
+        assert_eq!(chosen(None, Some(40)), [0i64; 0]);
+        assert_eq!(chosen(None, Some(39)), [10]);
+        assert_eq!(chosen(None, Some(0)), [10, 50, 90]);
+        assert_eq!(chosen(Some(90), Some(20)), [10, 50]);
+        assert_eq!(chosen(Some(u64::MAX), None), [0i64; 0]);
+    }
+
+    #[test]
+    fn a_live_job_keeps_what_it_says_and_one_that_says_nothing_keeps_all() {
+        let (_root, store) = store();
+        let (used, unused) = (put(&store, b"used"), put(&store, b"unused"));
+        let name = "0123456789abcdef";
+        let job = crate::staging::StagingDirectory::create(store.staging(), name).unwrap();
+        let refused = collect(&store, &everything());
+        assert!(matches!(refused, Err(GcError::Silent(silent)) if silent == name));
+        let manifest = Manifest {
+            input_root: None,
+            entries: vec![Declared {
+                path: RelPath::parse(b"in").unwrap(),
+                mode: 0o444,
+                mtime: 0,
+                kind: crate::manifest::DeclaredKind::File(used),
+            }],
+        };
+        recovery::write_inputs(job.as_fd(), &manifest.encode()).unwrap();
+        let freed = collect(&store, &everything()).unwrap();
+        assert_eq!((freed.blobs, freed.bytes, freed.kept), (1, 6, 1));
+        assert_eq!(store.stat(unused).unwrap(), None);
+        assert_eq!(store.hold().unwrap().generation(), 1);
+        drop(job);
+        assert_eq!(collect(&store, &everything()).unwrap().blobs, 1);
+        assert_eq!(store.list().unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_used_after_the_choice_stays() {
+        let (_root, store) = store();
+        let digest = put(&store, b"used again");
+        let chosen = [Candidate {
+            digest,
+            size: 10,
+            used: 0,
+        }];
+        let (mut live, mut freed) = (Live::default(), Freed::default());
+        remove(&store, &chosen, &mut live, &mut freed).unwrap();
+        assert_eq!(freed.blobs, 0);
+        assert!(store.stat(digest).unwrap().is_some());
     }
 }

@@ -55,6 +55,7 @@ pub mod gc;
 pub mod hold;
 pub mod manifest;
 pub mod name;
+mod own;
 pub mod owners;
 pub mod parallel;
 pub mod protocol;

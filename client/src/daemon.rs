@@ -256,7 +256,10 @@ impl Lease {
         };
         // Somebody has less patience, and gets the error of the receive.
         let is_limited = socket_timeout(&self.socket, Timeout::Recv).is_ok_and(|t| t.is_some());
-        while !is_limited {
+        if is_limited {
+            return Ok(());
+        }
+        loop {
             let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
             match poll(&mut socket, Timespec::try_from(DOUBT).ok().as_ref()) {
                 Ok(0) if self.is_stuck() => {
@@ -264,11 +267,10 @@ impl Lease {
                     return Err(DaemonError::Stuck { pid, what });
                 }
                 Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 Err(errno) => return Err(lost(errno)),
             }
         }
-        Ok(())
     }
 
     /// Whether the daemon answers nobody, by a connection of its own: this one may wait for much.

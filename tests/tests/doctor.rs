@@ -54,7 +54,18 @@ fn where_jobs_run_it_says_so_and_leaves_nothing() {
         assert_eq!(finding(&found, what)["ok"], true, "{found}");
     }
     // What it says of passthrough is what a job's result says.
-    let result = place.result_of(&place.spec("echo > out; cat out"));
+    let json = place.root().join("result.json");
+    let options = [
+        "--json",
+        json.to_str().expect("text"),
+        "--",
+        "sh",
+        "-c",
+        "echo > out; cat out",
+    ];
+    place.run(&options).expect(0);
+    let result: Value =
+        serde_json::from_slice(&std::fs::read(json).expect("written")).expect("JSON");
     let passes = result["data-path"] == "passthrough";
     assert_eq!(finding(&found, "passthrough")["ok"], passes);
     place.expect_clean_within(std::time::Duration::from_millis(500));
