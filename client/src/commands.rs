@@ -66,6 +66,7 @@ pub fn apply(arguments: &ApplyArguments, environment: &Environment) -> Result<u8
     });
     let only = only.transpose()?;
     let store = existing(&arguments.store.resolve(environment)?)?;
+    let _hold = store.hold()?;
     delta::apply(&store, &base, &arguments.result, only.as_ref())
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use cas::Store;
 use cas::manifest::{Declared, DeclaredKind, Manifest};
+use cas::protocol::CopyOnWrite;
 use cas::report::DataPath;
 use cas::{Digest, RelPath};
 use serde::Serialize;
@@ -189,6 +190,7 @@ fn job(digest: Digest, workspace: &Path) -> Result<Job> {
             input_root: None,
             entries: vec![input],
         },
+        copy_on_write: CopyOnWrite::Nothing,
         mounts: compile(&[view], workspace).map_err(Error::Usage)?,
         squashfuse: None,
         namespaces: Namespaces::default(),

@@ -56,12 +56,13 @@ fn recover(store: &Store, name: &str, arguments: &RecoverArguments) -> Result<u8
     let Report {
         outputs,
         inputs,
+        changes,
         late_writer,
         data_path,
         ..
     } = report;
     let collector = Collector::open(store, name, late_writer)?;
-    let hashed = collector.collect(outputs, Disposal::Copy)?;
+    let (hashed, _) = collector.collect(outputs, changes, Disposal::Copy)?;
     if let Some(directory) = &arguments.to {
         write_out(store, &hashed, directory, name)?;
     }
@@ -124,7 +125,9 @@ fn document(hashed: &[Hashed]) -> ResultDocument {
         hashed_files: Some(result::hashed_files(hashed)),
         view: true,
         data_path: None,
+        fuse_ops: None,
         late_writer: false,
+        delta: None,
         sandbox_error: Some(SandboxFailure::new(&lost)),
     }
 }
