@@ -86,6 +86,8 @@ pub struct Job {
     view: Mutex<View<Staged>>,
     /// Files that are or may still be written, by descriptor or by mapping.
     writing: DashMap<InodeId, Writing>,
+    /// Programs that run, by how many opens.
+    running: DashMap<InodeId, u32>,
     copier: Copier,
     /// What a view has that is to outlive this process.
     standing: Option<Standing>,
@@ -127,6 +129,7 @@ impl Job {
             tree,
             view: Mutex::new(view),
             writing: DashMap::new(),
+            running: DashMap::new(),
             copier: Copier::default(),
             standing: None,
             passthrough: AtomicBool::new(false),

@@ -300,6 +300,27 @@ fn a_full_disk_is_told_to_whoever_writes_and_not_to_its_log() {
     assert_eq!(lines, expected);
 }
 
+/// Regression: the daemon truncated a running program, which died of that, before the kernel looked
+/// whether it ran.
+#[test]
+fn a_running_program_is_not_truncated_by_who_only_reads() {
+    let place = Place::new();
+    let script = "
+        $WAKEBOX mount word m -o state=s
+        cp $(command -v sleep) m/program
+        before=$(stat -c %s m/program)
+        m/program 60 & running=$!
+        until [ $(readlink /proc/$running/exe) = $(realpath m/program) ]; do sleep 0.01; done
+        truncated='import os; os.open(\"m/program\", os.O_RDONLY | os.O_TRUNC)'
+        python3 -c \"$truncated\" 2>&1 | grep -o 'Text file busy'
+        [ $(stat -c %s m/program) = $before ] && kill $running && echo it ran on
+        wait $running || :
+        python3 -c \"$truncated\"; stat -c %s m/program
+        umount m";
+    let (told, _) = run!(place, script);
+    assert_eq!(told, "Text file busy\nit ran on\n0\n");
+}
+
 #[test]
 fn the_process_that_serves_has_nothing_of_its_callers() {
     let place = Place::new();

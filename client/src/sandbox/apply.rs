@@ -129,10 +129,10 @@ fn clone_or_run(
             let _guard = NoUnwind;
             exit_now(child())
         }
-        pid => i32::try_from(pid)
+        // Not by way of a negative number, which `Pid` does not put up with.
+        pid => i32::try_from(pid.max(0))
             .ok()
             .and_then(Pid::from_raw)
-            .filter(|_| pid > 0)
             .ok_or_else(last),
     }
 }

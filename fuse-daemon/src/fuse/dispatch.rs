@@ -6,7 +6,9 @@ use rustix::fs::{FallocateFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::job::{Refusal, Result, Staged, Stat};
-use crate::view::{Access, Caller, Fault, InodeId, NewMode, NewNode, Opened, RenameMode};
+use crate::view::{
+    Access, Caller, Fault, InodeId, NewMode, NewNode, OpenIntent, Opened, RenameMode,
+};
 
 use super::abi::{self, fopen};
 use super::convert::{
@@ -202,7 +204,7 @@ impl JobFileSystem {
         };
         let out = self
             .back(id, backed_by)
-            .inspect_err(|_| self.job.close(id, intent.write))?;
+            .inspect_err(|_| self.give_up(id, intent))?;
         if intent.write && out.open_flags & fopen::PASSTHROUGH != 0 {
             // It was told to keep them while nobody was writing, and of stores to a mapping it
             // notes nothing (fs/fuse/passthrough.c, `fuse_passthrough_mmap`).
@@ -210,6 +212,13 @@ impl JobFileSystem {
         }
         reply.push(&out);
         Ok(())
+    }
+
+    fn give_up(&self, id: InodeId, intent: OpenIntent) {
+        self.job.close(id, intent.write);
+        if intent.execute {
+            self.job.stop_running(id);
+        }
     }
 
     /// Makes the kernel forget attributes that it was told to keep.
@@ -313,7 +322,7 @@ impl JobFileSystem {
 
     fn release(&self, id: InodeId, release: &abi::ReleaseIn) -> Result<()> {
         self.backings.close(id);
-        self.job.close(id, intent(release.flags).write);
+        self.give_up(id, intent(release.flags));
         Ok(())
     }
 

@@ -25,7 +25,15 @@ impl Job {
     /// Decides an open for everything but directories. An open for writing is counted, and must
     /// be given back by [`Job::close`].
     pub fn open(&self, id: InodeId, caller: Caller, intent: OpenIntent) -> Result<Opened<Staged>> {
+        // With ATOMIC_O_TRUNC the kernel looks whether a program runs only when we have truncated it.
+        // Opens for writing it refuses before (`file_get_write_access`).
+        if intent.truncate && self.running.get(&id).is_some_and(|count| *count > 0) {
+            return Err(Refusal::Os(Errno::TXTBSY));
+        }
         let opened = self.commit(|view| view.open(id, caller, intent))?;
+        if intent.execute {
+            *self.running.entry(id).or_default() += 1;
+        }
         if intent.write {
             self.count_writer(id);
         }
@@ -50,6 +58,14 @@ impl Job {
         let mut writing = self.writing.entry(id).or_default();
         writing.open += 1;
         writing.opens += 1;
+    }
+
+    /// Gives the open of a program back: nobody runs it by that any more.
+    pub fn stop_running(&self, id: InodeId) {
+        if let Some(mut count) = self.running.get_mut(&id) {
+            *count = count.saturating_sub(1);
+        }
+        self.running.remove_if(&id, |_, count| *count == 0);
     }
 
     /// Gives an open back.
