@@ -33,7 +33,7 @@ pub(super) fn run(ground: &Ground) -> Result<Vec<Case>, Trouble> {
     }
 }
 
-/// Runs the probes and writes one line for each, for [`read`].
+/// Runs the probes and writes one line for each, for `read`.
 ///
 /// # Errors
 /// When the directory cannot be reached.

@@ -17,7 +17,7 @@ use super::Random;
 pub enum Step {
     /// A new file.
     Create { path: String, mode: u32 },
-    /// `pwrite(2)` of [`bytes`].
+    /// `pwrite(2)` of `bytes`.
     Write {
         path: String,
         at: u64,
