@@ -32,6 +32,7 @@
 //! declares; with the sizes of its blobs it becomes a [`tree`], which the store can hold, too, as
 //! objects of its [`directory`]s. A [`report`] is what the job did, and [`changes`] the part of it that is
 //! about inputs. A [`delta`] is what makes the next stored tree of the one that the job started from.
+//! A [`record`] is all that the job touched, if that was asked for.
 //! [`owners`] is what a mount that lasts is told besides.
 //! [`recovery`] is the report left in the staging directory for when nobody is left to read it.
 //! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
@@ -59,6 +60,7 @@ mod own;
 pub mod owners;
 pub mod parallel;
 pub mod protocol;
+pub mod record;
 pub mod recovery;
 pub mod report;
 pub mod staging;

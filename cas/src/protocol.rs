@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::name::RelPath;
+use crate::record::Recording;
 
 /// The longest packet. Only error messages come near it.
 const PACKET_MAX: usize = 64 << 10;
@@ -65,6 +66,8 @@ pub struct Registration {
     /// Which inputs it may change.
     #[serde(default)]
     pub copy_on_write: CopyOnWrite,
+    /// What is to be recorded.
+    pub record: Recording,
 }
 
 /// Which inputs a job may change: their content is copied when it first changes, and nothing is for

@@ -42,7 +42,7 @@ pub enum JobState {
     /// It runs: what the files are is known to the daemon only.
     Running,
     /// It has ended, and this is what it made.
-    Ended(Report),
+    Ended(Box<Report>),
 }
 
 impl Recovery {
@@ -127,7 +127,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let directory = File::open(root.path()).unwrap();
         assert_eq!(Recovery::read(directory.as_fd()), None);
-        for state in [JobState::Running, JobState::Ended(Report::default())] {
+        for state in [JobState::Running, JobState::Ended(Box::default())] {
             let manifest = Recovery::new(state);
             manifest.write(directory.as_fd()).unwrap();
             assert_eq!(Recovery::read(directory.as_fd()), Some(manifest));

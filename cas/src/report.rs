@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::changes::InputChanges;
 use crate::digest::Digest;
 use crate::name::RelPath;
+use crate::record::Record;
 use crate::text::Text;
 
 /// Everything a view knows when its job has ended. All lists are sorted by path, and equal jobs
@@ -33,6 +34,12 @@ pub struct Report {
     pub requests: BTreeMap<String, u64>,
     /// Why what the job saw cannot be trusted: an input could not be served.
     pub failure: Option<String>,
+    /// What it touched, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+    /// The last names that it looked for in vain, in that order, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<RelPath>,
 }
 
 /// How file data moves.

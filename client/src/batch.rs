@@ -9,6 +9,7 @@ use std::path::Path;
 use cas::Store;
 use cas::directory::Root;
 use cas::manifest::{Declared, Manifest};
+use cas::record::{Level, Recording};
 
 use crate::cli::Environment;
 use crate::daemon::Daemons;
@@ -21,6 +22,7 @@ use crate::mount_ops;
 use crate::original::{Batch, Bind};
 use crate::output::{Collector, Disposal, Hashed};
 use crate::pending::Pending;
+use crate::record::Told;
 use crate::result::{self, ResultDocument, SandboxFailure, Usage};
 use crate::run::{self, Finished, FinishedView, Job};
 use crate::sandbox::SignalHold;
@@ -54,7 +56,7 @@ fn attempt(
     let daemons = Daemons::from_environment(environment)?;
     let disposal = disposal(&spec);
     let hold = store.hold()?;
-    let cas_dir = spec.store.clone();
+    let (cas_dir, level) = (spec.store.clone(), spec.record);
     let tracked = Tracked {
         changes: spec.copy_on_write.is_anything(),
         input_root: spec.input_root,
@@ -85,6 +87,7 @@ fn attempt(
             cas_dir: &cas_dir,
             disposal,
             tracked,
+            level,
             result: &mut *result,
         };
         stopped = report(finished, &store, to, &signals)?;
@@ -160,6 +163,10 @@ fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
         environment: spec.environment,
         user: (spec.user.0.unwrap_or(own.0), spec.user.1.unwrap_or(own.1)),
         limit: spec.limit,
+        record: Recording {
+            level: spec.record,
+            absent: false,
+        },
     })
 }
 
@@ -214,6 +221,7 @@ struct Destination<'a> {
     cas_dir: &'a Path,
     disposal: Disposal,
     tracked: Tracked,
+    level: Level,
     result: &'a mut Option<Pending>,
 }
 
@@ -249,6 +257,7 @@ fn report(
         let input_root = to.tracked.input_root.as_ref();
         document.delta = Some(DeltaDocument::new(changes, input_root));
     }
+    document.record = Told::new(to.level, report.record, &hashed, to.result.as_ref())?;
     let root = to.cas_dir.join("staging").join(&staging);
     let mut kept = false;
     if to.disposal != Disposal::Move {
@@ -297,6 +306,9 @@ fn document(usage: Usage, timed_out: bool, hashed: Option<&[Hashed]>) -> ResultD
         late_writer: false,
         delta: None,
         sandbox_error: None,
+        record: Told::default(),
+        wanted: Vec::new(),
+        absent: None,
     }
 }
 

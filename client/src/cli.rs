@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cas::record::Level;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::daemon::Daemons;
@@ -56,6 +57,8 @@ usage: 1, in a subcommand 2. With -I, 0 whenever the job ran. Of mount: 0 mounte
 pub enum Command {
     /// Run a command on files of the current directory and publish what it makes
     Run(RunArguments),
+    /// Say what a failed job has probably missed, and what it did not use
+    Explain(ExplainArguments),
     /// Look at the content-addressed store, and put things into it
     Cas(CasArguments),
     /// Make the next stored tree of one that a job started from and of the job's result
@@ -117,6 +120,9 @@ pub struct RunArguments {
     /// Write the result document to a file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Record what the job touches, in the result document
+    #[arg(long, value_name = "LEVEL", default_value = "none")]
+    pub record: RecordLevel,
     /// No summary and no progress
     #[arg(short, long)]
     pub quiet: bool,
@@ -126,6 +132,45 @@ pub struct RunArguments {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
+}
+
+/// How much is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecordLevel {
+    /// Nothing
+    None,
+    /// Declared paths that were read, run, followed or listed
+    Inputs,
+    /// Everything that the job did with any path, found or not
+    Full,
+}
+
+impl From<RecordLevel> for Level {
+    fn from(level: RecordLevel) -> Self {
+        match level {
+            RecordLevel::None => Self::None,
+            RecordLevel::Inputs => Self::Inputs,
+            RecordLevel::Full => Self::Full,
+        }
+    }
+}
+
+/// `wakebox explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The result of a job that kept a record
+    #[arg(value_name = "RESULT")]
+    pub result: PathBuf,
+    /// Also list inputs that were declared and not used, outputs that were made and not wanted, and
+    /// outputs that were wanted and not made
+    #[arg(long)]
+    pub unused: bool,
+    /// What the job printed: files that it names are likelier
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// The directory that the job's view stood for
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
+    pub workspace: PathBuf,
 }
 
 /// `wakebox cas`.
@@ -448,6 +493,7 @@ mod tests {
             &["run", "-o", "x", "make"],
             &["cas", "ls"],
             &["status"],
+            &["explain", "result.json", "--unused"],
             &["daemon", "--stop"],
             &["manual"],
             &["mount", "-o", "state=s", "source", "directory", "-osuid"],

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cas::Digest;
 use cas::hold::{Hold, lock_within};
 use cas::protocol::{self, CopyOnWrite, Registration, Reply, Request, Status};
+use cas::record::Recording;
 use cas::report::Report;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
@@ -107,12 +108,13 @@ impl Daemons {
         copy_on_write: &CopyOnWrite,
         user: (u32, u32),
         hold: &Hold,
+        record: Recording,
     ) -> crate::error::Result<(Lease, String)> {
         let mut tries = TRIES;
         loop {
             let mut lease = self.lease(store)?;
             tries -= 1;
-            match lease.register(manifest, copy_on_write, user, hold.generation()) {
+            match lease.register(manifest, copy_on_write, user, hold.generation(), record) {
                 Ok(staging) => return Ok((lease, staging)),
                 Err(DaemonError::Lost { .. }) if tries > 0 => {}
                 Err(error) => return Err(error.into()),
@@ -297,6 +299,7 @@ impl Lease {
         copy_on_write: &CopyOnWrite,
         (uid, gid): (u32, u32),
         generation: u64,
+        record: Recording,
     ) -> Result<String, DaemonError> {
         let what = "register the job";
         let registration = Registration {
@@ -305,6 +308,7 @@ impl Lease {
             uid,
             gid,
             copy_on_write: copy_on_write.clone(),
+            record,
         };
         let mut answer = self.ask(what, &Request::Register(registration), None)?;
         if answer.0 == Reply::SendManifest {

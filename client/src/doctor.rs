@@ -7,6 +7,7 @@ use std::path::Path;
 use cas::Store;
 use cas::manifest::{Declared, DeclaredKind, Manifest};
 use cas::protocol::CopyOnWrite;
+use cas::record::Recording;
 use cas::report::DataPath;
 use cas::{Digest, RelPath};
 use serde::Serialize;
@@ -202,6 +203,7 @@ fn job(digest: Digest, workspace: &Path) -> Result<Job> {
             .map(Into::into)
             .into(),
         environment: Vec::new(),
+        record: Recording::default(),
         user,
         limit: Some(std::time::Duration::from_secs(20)),
     })

@@ -10,6 +10,9 @@
 //! [`mod@publish`] puts it into the workspace. [`ingest`] is the way in: files of a workspace become
 //! blobs and a manifest.
 //!
+//! [`record`] is what the result tells of all that the job touched, and [`explain`] makes out of it
+//! why the job failed.
+//!
 //! [`mod@mount`] mounts a view that lasts, without a job, for whoever wants a file system of it.
 //!
 //! [`gc`], [`fsck`] and [`recover`] look after a store, [`doctor`] after the machine.
@@ -25,6 +28,7 @@ pub mod doctor;
 pub mod error;
 pub mod exec;
 pub mod exit_code;
+pub mod explain;
 pub mod fsck;
 pub mod gc;
 pub mod hidden;
@@ -37,6 +41,7 @@ pub mod original;
 pub mod output;
 pub mod pending;
 pub mod publish;
+pub mod record;
 pub mod recover;
 pub mod result;
 mod roots;

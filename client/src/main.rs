@@ -6,7 +6,7 @@ use client::cli::{Call, Command, Environment, Misuse};
 use client::error::say;
 use client::runner::Listener;
 use client::{
-    batch, commands, doctor, exit_code, fsck, gc, interactive, mount, recover, workspace,
+    batch, commands, doctor, exit_code, explain, fsck, gc, interactive, mount, recover, workspace,
 };
 
 fn main() -> ExitCode {
@@ -42,6 +42,7 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
         Call::Nothing => commands::help().map(|()| exit_code::ORIGINAL_USAGE),
         Call::Version => commands::version(),
         Call::Command(Command::Run(arguments)) => workspace::run(arguments, environment),
+        Call::Command(Command::Explain(arguments)) => explain::run(arguments),
         Call::Command(Command::Cas(arguments)) => commands::cas(arguments, environment),
         Call::Command(Command::Apply(arguments)) => commands::apply(arguments, environment),
         Call::Command(Command::Gc(arguments)) => gc::run(arguments, environment),

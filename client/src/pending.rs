@@ -58,12 +58,24 @@ impl Pending {
     /// Writes the document and gives it its name.
     pub fn commit(self, document: &impl Serialize) -> Result<()> {
         let bytes = serde_json::to_vec(document).map_err(|error| failed(&self.path, error))?;
+        self.commit_bytes(&bytes)
+    }
+
+    /// A file of almost the same name for what belongs to the document; `None` if that is no file.
+    pub fn beside(&self, suffix: &str) -> Option<PathBuf> {
+        let mut path = self.path.clone().into_os_string();
+        path.push(suffix);
+        (!matches!(self.target, Target::Direct(_))).then(|| path.into())
+    }
+
+    /// Writes the document, given as it is to stand there, and gives it its name.
+    pub fn commit_bytes(self, bytes: &[u8]) -> Result<()> {
         let done = match self.target {
-            Target::Direct(mut file) => file.write_all(&bytes),
+            Target::Direct(mut file) => file.write_all(bytes),
             Target::Unnamed(mut file) => file
-                .write_all(&bytes)
-                .and_then(|()| name(&file, &self.path).or_else(|_| replace(&self.path, &bytes))),
-            Target::Named => replace(&self.path, &bytes),
+                .write_all(bytes)
+                .and_then(|()| name(&file, &self.path).or_else(|_| replace(&self.path, bytes))),
+            Target::Named => replace(&self.path, bytes),
         };
         done.map_err(|error| failed(&self.path, error))
     }

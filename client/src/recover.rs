@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::output::{Collector, Disposal, Hashed};
 use crate::pending::Pending;
 use crate::publish::publish;
+use crate::record::Told;
 use crate::result::{self, ResultDocument, SandboxFailure, Usage};
 use crate::{sandbox, workspace};
 
@@ -94,7 +95,7 @@ fn find(store: &Store, name: &str) -> Result<(Dead, Report)> {
         return refuse("its job is alive, or just ending");
     };
     match dead.recovery().map(|recovery| recovery.job) {
-        Some(JobState::Ended(report)) => Ok((dead, report)),
+        Some(JobState::Ended(report)) => Ok((dead, *report)),
         Some(JobState::Running) => {
             refuse("its daemon died while the job ran, so nobody knows what its numbered files are")
         }
@@ -129,5 +130,8 @@ fn document(hashed: &[Hashed]) -> ResultDocument {
         late_writer: false,
         delta: None,
         sandbox_error: Some(SandboxFailure::new(&lost)),
+        record: Told::default(),
+        wanted: Vec::new(),
+        absent: None,
     }
 }

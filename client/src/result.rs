@@ -12,6 +12,7 @@ use crate::error::{Error, Kind};
 use crate::exec::Ended;
 use crate::exit_code;
 use crate::output::{Hashed, HashedEntry, Mtime};
+use crate::record::Told;
 
 /// The result of a job, in the order of keys that the original writes; our own keys come last.
 #[derive(Debug, Serialize)]
@@ -54,6 +55,15 @@ pub struct ResultDocument {
     /// Why there is no true result. Then the job's status is none, and nothing else is true either.
     #[serde(rename = "sandbox-error", skip_serializing_if = "Option::is_none")]
     pub sandbox_error: Option<SandboxFailure>,
+    /// What the job touched, if that was asked for.
+    #[serde(flatten)]
+    pub record: Told,
+    /// Outputs that were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<RelPath>,
+    /// The last names that a failed job looked for in vain, in that order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub absent: Option<Vec<RelPath>>,
 }
 
 /// A failure that is not the job's.

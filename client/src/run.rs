@@ -8,6 +8,7 @@ use cas::Store;
 use cas::hold::Hold;
 use cas::manifest::Manifest;
 use cas::protocol::CopyOnWrite;
+use cas::record::Recording;
 use cas::report::Report;
 
 use crate::daemon::{Daemons, Lease, serve_packets};
@@ -47,6 +48,8 @@ pub struct Job {
     pub user: (u32, u32),
     /// Wall time that it may take.
     pub limit: Option<Duration>,
+    /// What is recorded of it.
+    pub record: Recording,
 }
 
 /// A job that has ended.
@@ -87,7 +90,7 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
     }
     let manifest = job.manifest.encode();
     let (root, cow) = (store.root(), &job.copy_on_write);
-    let (lease, staging) = daemons.register(root, &manifest, cow, job.user, &hold)?;
+    let (lease, staging) = daemons.register(root, &manifest, cow, job.user, &hold, job.record)?;
     store.write_inputs(&staging, &manifest)?;
     // The child is a copy of this process: what it need not carry is not carried.
     drop((job.manifest, manifest, hold));

@@ -13,6 +13,7 @@ use std::time::Duration;
 use cas::directory::Root;
 use cas::manifest::Declared;
 use cas::protocol::CopyOnWrite;
+use cas::record::Level;
 use cas::{RelPath, text};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -62,6 +63,8 @@ pub struct Spec {
     pub keep_staging: bool,
     /// Whether staged files are put into the store.
     pub adopt: bool,
+    /// How much is recorded of what the job touches.
+    pub record: Level,
 }
 
 /// One declared input.
@@ -97,6 +100,7 @@ struct Document {
     limits: BTreeMap<String, TypedLimit>,
     staging: StagingChoice,
     adopt: bool,
+    record: Level,
 }
 
 impl Default for Document {
@@ -122,6 +126,7 @@ impl Default for Document {
             limits: BTreeMap::new(),
             staging: StagingChoice::Keep,
             adopt: true,
+            record: Level::None,
         }
     }
 }
@@ -234,6 +239,7 @@ impl Document {
             limits: limits(&self.limits)?,
             keep_staging: self.staging == StagingChoice::Keep,
             adopt: self.adopt,
+            record: self.record,
         })
     }
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use cas::changes::InputChanges;
 use cas::manifest::{Declared, DeclaredKind};
+use cas::record::Recording;
 use cas::report::Report;
 use cas::{RelPath, Store};
 
@@ -20,11 +21,13 @@ use crate::delta::DeltaDocument;
 use crate::error::{Error, Result, say};
 use crate::exec::Ended;
 use crate::exit_code;
+use crate::explain;
 use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress};
 use crate::mount_ops::{MountOp, compile};
 use crate::output::{Collector, Disposal, Hashed, HashedEntry};
 use crate::pending::Pending;
 use crate::publish::{Obstacle, Publish, PublishError, PublishKind, Published, publish};
+use crate::record::Told;
 use crate::result::{self, ResultDocument, Usage};
 use crate::run::{self, FinishedView, Job};
 use crate::sandbox::{
@@ -72,15 +75,23 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         return Ok(code);
     };
     let id = view.staging.clone();
-    let (report, mut outputs, changes) = collect(view, &store)?;
+    let (mut report, mut outputs, changes) = collect(view, &store)?;
     outputs.retain(|output| has_changed(output, &writable));
+    let absent = std::mem::take(&mut report.absent);
     if report.late_writer {
         say("a process outside the sandbox has a file of the job open and may go on writing");
     }
+    if code != 0 {
+        explain_failure(&workspace, &store, &wanted, &outputs, &absent)?;
+    }
     if let Some(json) = json {
+        let record = report.record.take();
         let mut document = document(&finished.ended, &report, &outputs);
         let delta = || DeltaDocument::new(changes.clone(), None);
         document.delta = (!arguments.cow.is_empty()).then(delta);
+        document.record = Told::new(arguments.record.into(), record, &outputs, Some(&json))?;
+        document.wanted.clone_from(&wanted);
+        document.absent = (code != 0).then_some(absent);
         json.commit(&document)?;
     }
     let mut publishable: Vec<_> = outputs.iter().map(to_publish).collect();
@@ -119,6 +130,33 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         .print(&finished.ended);
     }
     Ok(code)
+}
+
+/// Says what a job that failed has probably missed.
+fn explain_failure(
+    workspace: &Path,
+    store: &Store,
+    wanted: &[RelPath],
+    outputs: &[Hashed],
+    absent: &[RelPath],
+) -> Result<()> {
+    let made = outputs.iter().map(|output| output.path.clone());
+    let made: Vec<_> = made.chain(wanted.iter().cloned()).collect();
+    let search = explain::Search {
+        workspace,
+        log: "",
+        made: &made,
+        store: Some(identity(store)?),
+    };
+    explain::unasked(&search, absent);
+    Ok(())
+}
+
+/// Device and inode of a store's directory.
+fn identity(store: &Store) -> Result<(u64, u64)> {
+    let root = store.root().metadata();
+    let root = root.map_err(|e| Error::io("open the store", store.root(), e))?;
+    Ok((root.dev(), root.ino()))
 }
 
 /// Refuses places that cannot work, before anything is made in them.
@@ -227,9 +265,7 @@ fn select(
     wanted: &[RelPath],
     store: &Store,
 ) -> Result<(Vec<Found>, BTreeSet<RelPath>)> {
-    let root = store.root().metadata();
-    let root = root.map_err(|e| Error::io("open the store", store.root(), e))?;
-    let exclude = [(root.dev(), root.ino())];
+    let exclude = [identity(store)?];
     let mut found = ingest::select(workspace, &arguments.inputs, &exclude)?;
     if arguments.inputs.is_empty() {
         // What the job shall make is no input just because an earlier run has made it already:
@@ -303,6 +339,10 @@ fn job(
             rustix::process::getegid().as_raw(),
         ),
         limit: arguments.timeout,
+        record: Recording {
+            level: arguments.record.into(),
+            absent: true,
+        },
     })
 }
 
@@ -415,6 +455,9 @@ fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocumen
         late_writer: report.late_writer,
         delta: None,
         sandbox_error: None,
+        record: Told::default(),
+        wanted: Vec::new(),
+        absent: None,
     }
 }
 

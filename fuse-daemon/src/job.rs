@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use cas::copy::Copier;
 use cas::manifest::Resolved;
+use cas::record::Recording;
 use cas::staging::{StagedFile, StagingDirectory};
 use cas::tree::Tree;
 use cas::{Name, Store};
@@ -93,6 +94,8 @@ pub struct Job {
     standing: Option<Standing>,
     passthrough: AtomicBool,
     failure: OnceLock<String>,
+    /// By which the record goes, if one is kept.
+    clock: Option<fn() -> Time>,
 }
 
 impl Job {
@@ -134,16 +137,33 @@ impl Job {
             standing: None,
             passthrough: AtomicBool::new(false),
             failure: OnceLock::new(),
+            clock: None,
         }
+    }
+
+    /// Records what this job touches, from now on and by a clock.
+    #[must_use]
+    pub fn recorded(mut self, recording: Recording, clock: fn() -> Time) -> Self {
+        if recording != Recording::default()
+            && let Ok(view) = self.view.get_mut()
+        {
+            view.keep_record(recording);
+            self.clock = Some(clock);
+        }
+        self
     }
 
     /// A poisoned lock means that pure code panicked: the view may be inconsistent, so this job
     /// gets no more answers. Other jobs have views of their own.
     fn view(&self) -> Result<MutexGuard<'_, View<Staged>>> {
-        self.view.lock().map_err(|_| {
+        let mut view = self.view.lock().map_err(|_| {
             self.fail("a bug in wakebox: the job's view is inconsistent".into());
             Refusal::Broken
-        })
+        })?;
+        if let Some(clock) = self.clock {
+            view.tick(clock());
+        }
+        Ok(view)
     }
 
     /// Records why what the job saw cannot be trusted. The first reason stands.
@@ -166,6 +186,14 @@ impl Job {
     pub fn lookup(&self, parent: InodeId, name: &[u8], caller: Caller) -> Result<Stat> {
         let name = Name::new(name).map_err(Fault::from)?;
         let found = self.view()?.lookup(parent, name, caller)?;
+        self.complete(found)
+    }
+
+    /// Looks a name up for the sandbox, before the job has begun: the job has touched nothing.
+    pub fn lookup_for_sandbox(&self, parent: InodeId, name: &[u8], caller: Caller) -> Result<Stat> {
+        let name = Name::new(name).map_err(Fault::from)?;
+        let look = |view: &mut View<Staged>| view.lookup(parent, name, caller);
+        let found = self.view()?.unrecorded(look)?;
         self.complete(found)
     }
 

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::view::Time;
 
@@ -33,7 +34,17 @@ pub fn is_in_first_user_namespace() -> bool {
 
 /// The clock for times that users of a view see: the one by which file systems stamp changes.
 pub fn now() -> Time {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    read(ClockId::RealtimeCoarse)
+}
+
+/// The clock for records, where what is a microsecond later shall be seen to be: the other one
+/// stands still for some milliseconds at a time.
+pub fn precise_now() -> Time {
+    read(ClockId::Realtime)
+}
+
+fn read(clock: ClockId) -> Time {
+    let now = clock_gettime(clock);
     Time {
         seconds: now.tv_sec,
         nanoseconds: now.tv_nsec as u32,

@@ -16,6 +16,7 @@ use dashmap::DashMap;
 
 use crate::job::Job;
 use crate::known::{Key, Known};
+use crate::process;
 use crate::view::{Caller, InputPolicy, Time};
 
 /// Trees that were used lately are kept, up to this many nodes in all: about 100
@@ -132,7 +133,8 @@ impl Registry {
         };
         let changeable = changeable(&registration.copy_on_write, &inputs.tree);
         let store = self.store.clone();
-        let job = Arc::new(Job::new(store, staging, inputs, changeable, owner, now)?);
+        let job = Job::new(store, staging, inputs, changeable, owner, now)?;
+        let job = Arc::new(job.recorded(registration.record, process::precise_now));
         self.jobs.insert(id, job.clone());
         self.served.fetch_add(1, Ordering::Relaxed);
         Ok((id, job))

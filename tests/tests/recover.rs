@@ -47,11 +47,11 @@ fn ended(staged: u64) -> JobState {
         file(path("dir/out")),
         file(path("link")),
     ];
-    JobState::Ended(Report {
+    JobState::Ended(Box::new(Report {
         inputs: vec![path("in")],
         outputs,
         ..Report::default()
-    })
+    }))
 }
 
 const NAME: &str = "0123456789abcdef";

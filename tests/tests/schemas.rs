@@ -88,6 +88,7 @@ fn schema_and_parser_refuse_the_same_specs() {
         json!({"command": ["x"], "copy-on-write": "a"}),
         json!({"command": ["x"], "copy-on-write": ["a", "/b"]}),
         json!({"command": ["x"], "copy-on-write": ["../a"]}),
+        json!({"command": ["x"], "record": "everything"}),
         json!({"command": ["x"], "input-root": ""}),
         json!({"command": ["x"], "input-root": format!("{}/x", "0".repeat(64))}),
     ];
@@ -113,6 +114,7 @@ fn real_results_are_valid() {
             "environment": ["PATH=/usr/bin:/bin"],
             "visible": ["in"],
             "staging": staging,
+            "record": "full",
             "mount-ops": [{"type": "workspace", "destination": "."}],
         }));
         let result = result.expect("a result");

@@ -23,6 +23,10 @@ use super::{Device, JobFileSystem};
 /// The most that one copy tells of in 32 bits, and a multiple of what file systems share.
 const COPY_MAX: u64 = 1 << 31;
 
+/// The number of the process that makes a job's sandbox, in the job's PID namespace, by which the
+/// kernel counts (fs/fuse/dev.c, `fuse_get_req`). It looks names up in the view, to hide the store.
+const INIT: u32 = 1;
+
 /// Whether the kernel waits for a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
@@ -43,6 +47,9 @@ impl JobFileSystem {
                     self.forget(InodeId(one.nodeid), one.nlookup);
                 }
                 return Ok(Answered::Nothing);
+            }
+            Operation::Lookup(name) if request.header.pid == INIT && !self.job.is_standing() => {
+                self.lookup_for_sandbox(id, name, by, reply)
             }
             Operation::Lookup(name) => self.lookup(id, name, by, reply),
             Operation::GetAttr(_) => self.attributes(self.job.stat(id), reply),
@@ -162,6 +169,20 @@ impl JobFileSystem {
             Err(Refusal::Fault(Fault::NotFound)) => reply.push(&absent()),
             found => reply.push(&entry(&found?)),
         }
+        Ok(())
+    }
+
+    /// The job has not begun. When it asks for the same name, the kernel shall not know it to be
+    /// absent, because that question is to be seen.
+    fn lookup_for_sandbox(
+        &self,
+        parent: InodeId,
+        name: &[u8],
+        by: Caller,
+        reply: &mut Reply,
+    ) -> Result<()> {
+        let found = self.job.lookup_for_sandbox(parent, name, by)?;
+        reply.push(&entry(&found));
         Ok(())
     }
 

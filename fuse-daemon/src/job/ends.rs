@@ -38,14 +38,21 @@ impl Job {
             late_writer,
             requests,
             failure: self.failure.get().cloned(),
+            record: None,
+            absent: Vec::new(),
         };
         // For when we or the client are killed before the result is in place. Without it the
         // result is as good, so a full disk is no reason to refuse it.
-        let manifest = Recovery::new(JobState::Ended(report.clone()));
+        let manifest = Recovery::new(JobState::Ended(Box::new(report.clone())));
         if let Err(error) = manifest.write(self.staging.as_fd()) {
             tracing::warn!("{error}");
         }
-        Ok(report)
+        let view = self.view()?;
+        Ok(Report {
+            record: view.record(),
+            absent: view.absent(),
+            ..report
+        })
     }
 
     /// Leaves the staging directory, with the files that have names, to someone else.

@@ -1,6 +1,7 @@
 //! Making, linking, removing, and changing attributes.
 
 use cas::Name;
+use cas::record::Class;
 
 use super::access::{Access, Caller};
 use super::inode::{
@@ -111,6 +112,7 @@ impl<S: Clone> View<S> {
         let inode = self.new_inode(parent, kind, mode, caller, now)?;
         let id = self.insert(Inode { links: 1, ..inode });
         self.set_name(parent, name, Some(id), now)?;
+        self.note_name(parent, name, Class::Create);
         self.reference(id);
         self.attributes(id).map(|(attributes, _)| attributes)
     }
@@ -183,6 +185,7 @@ impl<S: Clone> View<S> {
             Kind::Staged(there) => Ok((there.clone(), Released(vec![staged]))),
             Kind::Input(_) => {
                 inode.kind = Kind::Staged(staged.clone());
+                self.note(id, Class::Write);
                 Ok((staged, Released::default()))
             }
             _ => Err(Fault::WrongKind),
@@ -269,6 +272,7 @@ impl<S: Clone> View<S> {
         inode.linkable = false;
         inode.meta.ctime = now;
         self.set_name(parent, name, Some(id), now)?;
+        self.note_name(parent, name, Class::Create);
         self.reference(id);
         self.attributes(id)
     }
@@ -287,6 +291,7 @@ impl<S: Clone> View<S> {
             return Err(Fault::IsADirectory);
         }
         self.may_remove(parent, id, caller)?;
+        self.note_name(parent, name, Class::Delete);
         self.remove_name(parent, name, now)?;
         Ok(self.unname(id, now))
     }
@@ -308,6 +313,7 @@ impl<S: Clone> View<S> {
         if !self.directory_is_empty(id) {
             return Err(Fault::NotEmpty);
         }
+        self.note_name(parent, name, Class::Delete);
         self.remove_name(parent, name, now)?;
         Ok(self.unname(id, now))
     }
@@ -340,10 +346,12 @@ impl<S: Clone> View<S> {
         }
         let inode = self.inode_mut(id)?;
         apply_change(&mut inode.meta, kind, &change, judged, now);
-        match &inode.kind {
-            Kind::Staged(staged) => Ok(Some(staged.clone())),
-            _ => Ok(None),
-        }
+        let staged = match &inode.kind {
+            Kind::Staged(staged) => Some(staged.clone()),
+            _ => None,
+        };
+        self.note(id, Class::Write);
+        Ok(staged)
     }
 
     /// Takes from a file that is truncated what gives privileges to whoever runs it: capabilities

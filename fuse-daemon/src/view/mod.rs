@@ -40,6 +40,7 @@ mod invariants;
 mod names;
 mod policy;
 mod read;
+mod record;
 mod rename;
 mod report;
 
@@ -60,6 +61,7 @@ pub use report::{OutputKind, ViewReport};
 
 use fact::Touched;
 use inode::{Directory, Inode, Input, Kind};
+use record::Record;
 
 /// A file view of one job. See the module's documentation.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub struct View<S> {
     read: FxHashSet<NodeIndex>,
     /// What has changed since it was last asked, if anyone asks.
     touched: Option<Vec<Touched>>,
+    /// Which paths the job touched, if anyone asks.
+    record: Option<Box<Record>>,
 }
 
 /// What a change let go of. The view has forgotten it already; dropping it may unlink a file, so
@@ -113,6 +117,7 @@ impl<S: Clone> View<S> {
             policy,
             read: FxHashSet::default(),
             touched: None,
+            record: None,
         }
     }
 

@@ -108,6 +108,7 @@ impl<S: Clone> View<S> {
         let gained = id.is_some_and(is_directory);
         let lost = self.child(parent, name).is_some_and(is_directory);
         let declared = self.declared_name(parent, name);
+        self.follow_name(parent, name, id);
         let (meta, directory) = self.directory_mut(parent)?;
         match (declared, id) {
             (Some(node), id) => drop(directory.replaced.insert(node, id)),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use cas::record::Class;
 use cas::tree::NodeKind;
 use cas::{Digest, Name};
 
@@ -77,8 +78,12 @@ impl<S: Clone> View<S> {
     ) -> Result<(Attributes, Option<S>)> {
         self.directory_state(parent)?;
         self.access(parent, caller, Access::EXECUTE)?;
-        let id = self.child(parent, name).ok_or(Fault::NotFound)?;
+        let Some(id) = self.child(parent, name) else {
+            self.note_absent(parent, name);
+            return Err(Fault::NotFound);
+        };
         self.reference(id);
+        self.note_found(parent, name, id);
         self.attributes(id)
     }
 
@@ -152,6 +157,7 @@ impl<S: Clone> View<S> {
             },
         };
         self.read.extend(self.node_of(id));
+        self.note(id, Class::Readlink);
         Ok(target)
     }
 
@@ -172,7 +178,9 @@ impl<S: Clone> View<S> {
             self.lose_privileges(id, caller)?;
         }
         self.read.extend(self.node_of(id));
-        self.backing(id)
+        let opened = self.backing(id)?;
+        self.note_open(id, intent, matches!(opened, Opened::Staged(_)));
+        Ok(opened)
     }
 
     /// What backs a file now.
@@ -241,6 +249,7 @@ impl<S: Clone> View<S> {
         if !self.directory_state(directory)? {
             return Err(Fault::NotFound);
         }
+        self.note(directory, Class::List);
         let declared = self.declared_places(directory);
         let behind_dots = offsets.start.saturating_sub(FIRST_CHILD);
         let (from, made_from) = (

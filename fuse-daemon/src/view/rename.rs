@@ -1,6 +1,7 @@
 //! Moving names.
 
 use cas::Name;
+use cas::record::Class;
 
 use super::access::{Access, Caller};
 use super::inode::{FileKind, Inode, InodeId, Kind, Meta, SpecialKind, Time};
@@ -83,6 +84,7 @@ impl<S: Clone> View<S> {
         target: Option<InodeId>,
         now: Time,
     ) -> Result<Released<S>> {
+        self.note_name(from.parent, from.name, Class::Rename);
         self.set_name(from.parent, from.name, behind, now)?;
         self.place(source, to, now)?;
         Ok(target.map_or_else(Released::default, |target| self.unname(target, now)))
@@ -129,6 +131,7 @@ impl<S: Clone> View<S> {
             directory.parent = spot.parent;
             directory.name = Some(spot.name.to_owned());
         }
+        self.note_name(spot.parent, spot.name, Class::Rename);
         Ok(())
     }
 

@@ -236,7 +236,7 @@ impl<S: Clone> View<S> {
     }
 
     /// The path of a directory that still has one; `None` for the root.
-    fn directory_path(&self, mut id: InodeId) -> Option<RelPath> {
+    pub(super) fn directory_path(&self, mut id: InodeId) -> Option<RelPath> {
         let mut names = Vec::new();
         while id != InodeId::ROOT {
             names.push(self.directory_name(id)?);

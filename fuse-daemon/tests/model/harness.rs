@@ -4,17 +4,21 @@
 mod delta;
 #[path = "listing.rs"]
 mod listing;
+#[path = "touched.rs"]
+mod touched;
 
 use std::collections::BTreeSet;
 
 use cas::Name;
+use cas::record::{Class, Level, Recording};
 use cas::tree::{Entry, NodeIndex, Tree};
 use fuse_daemon::view::{
-    Access, Attributes, Caller, Fact, Fault, InodeId, InputPolicy, Meta, NewNode, Opened, Policy,
-    Released, RenameMode, SpecialKind, Time, View,
+    Access, Attributes, Caller, Fact, Fault, InodeId, InputPolicy, Meta, NewNode, OpenIntent,
+    Opened, Policy, Released, RenameMode, SpecialKind, Time, View,
 };
 
 use listing::Cursor;
+use touched::Touched;
 
 use super::operation::{OWNER, Operation, Pick, Place, ROOT, Step, What, constant};
 use super::reference::{Answer, Content, Model, Number};
@@ -35,6 +39,7 @@ pub(crate) struct World {
     model: Model,
     /// The model as it was when all was as declared.
     base: Model,
+    touched: Touched,
     /// Link counts of the model after the last step.
     links: Vec<u32>,
     cursors: [Cursor; 3],
@@ -93,6 +98,7 @@ impl World {
             policy,
             facts: Vec::new(),
             base: model.clone(),
+            touched: Touched::default(),
             model,
             links: Vec::new(),
             cursors: Default::default(),
@@ -108,6 +114,12 @@ impl World {
             world.lookup(parent, name, ROOT)?;
         }
         world.links = world.model.links();
+        // From here on, so that there is something that was not used.
+        world.touched = Touched::new(&world.model);
+        world.view.keep_record(Recording {
+            level: Level::Full,
+            absent: true,
+        });
         world.audit()?;
         Ok(world)
     }
@@ -115,6 +127,7 @@ impl World {
     pub(crate) fn run(&mut self, step: &Step) -> Verdict {
         self.clock += 1;
         let released = self.apply(step)?;
+        self.touched.follow(&self.model);
         self.facts.extend(self.view.take_facts());
         self.links = self.model.links();
         let mut expected = self.model.sweep(&self.links);
@@ -210,11 +223,16 @@ impl World {
             }
             Operation::Rename(from, to, mode) => {
                 let ((old, a), (new, b), now) = (self.place(from), self.place(to), self.now());
+                let moves = self.moves((old, a), (new, b));
                 let view = self
                     .view
                     .rename(old, valid(a), new, valid(b), mode, caller, now);
                 let model = self.model.rename(old, a, new, b, mode, caller, now);
                 let done = agree(view, model)?;
+                if done.is_some() && moves {
+                    self.touch_name(old, a, Class::Rename);
+                    self.touch_name(new, b, Class::Rename);
+                }
                 if done.is_some() && mode == RenameMode::Whiteout {
                     self.lookup(old, a, ROOT)?;
                 }
@@ -223,6 +241,7 @@ impl World {
             Operation::SetAttributes(pick, change) => {
                 let (id, now) = (self.resolve(pick), self.now());
                 let view = self.view.set_attributes(id, change, caller, now);
+                self.touch_if(view.is_ok(), id, Class::Write);
                 let model = self.model.set_attributes(id, change, caller, now);
                 self.same(view, model)?;
             }
@@ -257,6 +276,7 @@ impl World {
             Operation::Open(pick, intent) => {
                 let id = self.resolve(pick);
                 let view = self.view.open(id, caller, intent);
+                self.touch_opened(id, intent, &view);
                 let view = view.map(|opened| match opened {
                     Opened::Input { digest, size, .. } => Content::Input(digest, size),
                     Opened::Staged(handle) => Content::Staged(handle),
@@ -277,6 +297,7 @@ impl World {
             Operation::ReadLink(pick) => {
                 let id = self.resolve(pick);
                 let view = self.view.read_link(id).map(Vec::from);
+                self.touch_if(view.is_ok(), id, Class::Readlink);
                 let model = self.model.read_link(id);
                 self.same(view, model)
             }
@@ -313,6 +334,12 @@ impl World {
 
     fn lookup(&mut self, parent: InodeId, name: &str, caller: Caller) -> Verdict {
         let view = self.view.lookup(parent, valid(name), caller);
+        match &view {
+            Ok(_) => self.touch_name(parent, name, Class::Stat),
+            // Whether there is such a directory is said by the model, which knows no other.
+            Err(Fault::NotFound) => self.touch_name(parent, name, Class::ProbeAbsent),
+            Err(_) => {}
+        }
         let model = self.model.lookup(parent, name, caller);
         match agree(view, model)? {
             Some((shown, number)) => self.met(number, &shown),
@@ -344,6 +371,9 @@ impl World {
         let view = self
             .view
             .make(parent, valid(name), node, perm.into(), caller, now);
+        if view.is_ok() {
+            self.touch_name(parent, name, Class::Create);
+        }
         let model = self.model.make(parent, name, content, perm, caller, now);
         match agree(view, model)? {
             Some((attributes, number)) => {
@@ -375,6 +405,9 @@ impl World {
         let id = self.resolve(pick);
         self.handles += 1;
         let view = self.view.copy_up(id, self.handles);
+        let handle = self.handles;
+        let copied = matches!(&view, Ok((there, _)) if *there == handle);
+        self.touch_if(copied, id, Class::Write);
         let model = self.model.copy_up(id, self.handles);
         let Some(((there, released), expected)) = agree(view, model)? else {
             return Ok(Released::default());
@@ -420,6 +453,9 @@ impl World {
         let (id, parent) = (self.resolve(pick), self.resolve(place.directory));
         let (name, now) = (place.name, self.now());
         let view = self.view.link(id, parent, valid(name), caller, now);
+        if view.is_ok() {
+            self.touch_name(parent, name, Class::Create);
+        }
         let model = self.model.link(id, parent, name, caller, now);
         match agree(view, model)? {
             Some((shown, number)) => self.met(number, &shown),
@@ -433,6 +469,9 @@ impl World {
             true => self.view.remove_directory(parent, valid(name), caller, now),
             false => self.view.unlink(parent, valid(name), caller, now),
         };
+        if view.is_ok() {
+            self.touch_name(parent, name, Class::Delete);
+        }
         let model = self.model.remove(parent, name, directory, caller, now);
         Ok(agree(view, model)?.map_or_else(Released::default, |(released, ())| released))
     }
@@ -450,6 +489,42 @@ impl World {
             *references = references.saturating_sub(count);
         }
         self.view.forget(id, count)
+    }
+}
+
+// What the record is to tell.
+impl World {
+    fn touch_name(&mut self, parent: InodeId, name: &str, class: Class) {
+        if let Ok(number) = self.model.at(parent) {
+            let there = self.model.path_of(number).is_some();
+            self.touched.name(number, name, class, there);
+        }
+    }
+
+    fn touch_if(&mut self, done: bool, id: InodeId, class: Class) {
+        if let Ok(number) = self.model.at(id)
+            && done
+        {
+            let there = self.model.path_of(number).is_some();
+            self.touched.node(number, class, there);
+        }
+    }
+
+    fn touch_opened(&mut self, id: InodeId, intent: OpenIntent, view: &Result<Opened<u32>, Fault>) {
+        let staged = matches!(view, Ok(Opened::Staged(_)));
+        let read = intent.read && !intent.execute;
+        self.touch_if(view.is_ok() && intent.execute, id, Class::Exec);
+        self.touch_if(view.is_ok() && read, id, Class::Read);
+        self.touch_if(staged && intent.write, id, Class::Write);
+    }
+
+    /// Whether a rename that succeeds does anything: not between two names of one file.
+    fn moves(&self, from: (InodeId, &str), to: (InodeId, &str)) -> bool {
+        let find = |(parent, name): (InodeId, &str)| {
+            let above = self.model.path_of(self.model.at(parent).ok()?)?;
+            self.model.paths.get(&super::reference::join(above, name))
+        };
+        find(from).is_none() || find(from) != find(to)
     }
 }
 
@@ -477,6 +552,8 @@ impl World {
         if self.clock % 32 == 0 {
             self.compare_restored(self.facts.clone())?;
             self.compare_restored(self.view.snapshot())?;
+            let record = self.view.record().ok_or("no record")?;
+            self.touched.compare(&record)?;
         }
         Ok(())
     }
@@ -593,6 +670,8 @@ impl World {
             format!("{count} handles came back and not {expected}: {released:?}")
         })?;
         self.audit()?;
+        let record = self.view.record().ok_or("no record")?;
+        self.touched.compare(&record)?;
         self.compare_reports()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use cas::record::Class;
 use fuse_daemon::view::InodeId;
 
 use super::super::operation::Pick;
@@ -30,6 +31,7 @@ impl World {
         };
         let offset = self.cursors[cursor].offset;
         let listed = self.view.list(directory, offset..u64::MAX, limit.into());
+        self.touch_if(listed.is_ok(), directory, Class::List);
         let Some((listed, number)) = agree(listed, self.model.list(directory))? else {
             self.cursors[cursor] = Cursor::default();
             return Ok(());
