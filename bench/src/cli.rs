@@ -53,7 +53,7 @@ impl Arguments {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
     /// What to measure; all of it unless named [possible: start, tools, metadata, data, change,
-    /// compile, jobs, ingest, memory]
+    /// compile, jobs, ingest, cache, memory]
     #[arg(value_name = "SUITE")]
     pub(crate) suites: Vec<String>,
     /// How often each contender runs each workload

@@ -10,6 +10,7 @@
 )]
 
 mod bars;
+mod cache;
 mod cli;
 mod contender;
 mod disk;

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::Result;
 use crate::bars;
+use crate::cache;
 use crate::cli::Options;
 use crate::contender::{self, Contender, Field, Stage};
 use crate::disk::{self, Disk};
@@ -22,7 +23,7 @@ use crate::workload::{self, Measure, SUITES, Suite, Task};
 /// Does what is asked.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let options = options.clone().effective();
-    let (suites, memory) = workload::chosen(&options)?;
+    let chosen = workload::chosen(&options)?;
     if options.list {
         return list();
     }
@@ -45,11 +46,14 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         contenders: &contenders,
         rows: Vec::new(),
     };
-    for suite in suites {
+    for suite in chosen.suites {
         bench.suite(suite)?;
     }
     let mut rows = bench.rows;
-    if memory {
+    if chosen.cache {
+        rows.extend(cache::measure(&options, &disk)?);
+    }
+    if chosen.memory {
         rows.extend(memory::measure(&options, &disk)?);
     }
     report::all(&options, &machine, &missing, &rows)?;
@@ -60,7 +64,7 @@ fn list() -> Result<ExitCode> {
     for suite in SUITES {
         println!("{}", suite.name);
     }
-    println!("{}", workload::MEMORY);
+    println!("{}\n{}", cache::SUITE, workload::MEMORY);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,11 +1,12 @@
 //! A program with the batch contract: `PATH -p SPEC -o RESULT`, inputs named by hash.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use cas::{Digest, Store};
 use serde::Serialize;
@@ -134,6 +135,43 @@ impl Boxed {
         Ok(file.flush()?)
     }
 
+    /// Runs a job by a spec that says all but where the store is.
+    pub(crate) fn run_spec(&self, tree: &Tree, mut spec: Value, printed: &Path) -> Result<Ran> {
+        self.fill(tree)?;
+        self.warm()?;
+        spec["cas-dir"] = self.store().to_str().ok_or("a path in UTF-8")?.into();
+        let paper = |name: &str| self.papers.join(name);
+        fs::write(paper("own-spec.json"), spec.to_string())?;
+        let _ = fs::remove_file(paper("own-result.json"));
+        let started = Instant::now();
+        self.invoke(&paper("own-spec.json"), &paper("own-result.json"), printed)?;
+        let took = started.elapsed().as_nanos() as f64;
+        let result: Value = serde_json::from_slice(&fs::read(paper("own-result.json"))?)?;
+        let mut outputs = BTreeMap::new();
+        for (path, digest) in hashed(&result)? {
+            let size = fs::metadata(Store::open(&self.store())?.path(digest))?.len();
+            outputs.insert(path, (digest, size));
+        }
+        let digests = outputs
+            .iter()
+            .map(|(path, (digest, _))| (path.clone(), *digest));
+        self.forget(&digests.collect())?;
+        Ok(Ran { took, outputs })
+    }
+
+    /// Outputs leave the store again: each round is to find them new.
+    fn forget(&self, outputs: &Outputs) -> Result<()> {
+        let filled = self.filled.lock().map_err(|_| "poisoned")?;
+        let store = Store::open(&self.store())?;
+        for digest in outputs
+            .values()
+            .filter(|digest| !filled.blobs.contains(digest))
+        {
+            let _ = fs::remove_file(store.path(*digest));
+        }
+        Ok(())
+    }
+
     /// The program with these words; most are subcommands of wakebox's own.
     fn own(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
@@ -178,6 +216,26 @@ impl Boxed {
         let said = self.papers.join("warm-said");
         self.invoke(&spec, &self.papers.join("warm-result.json"), &said)
     }
+}
+
+/// A job that has run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// Nanoseconds, from the call to its end.
+    pub(crate) took: f64,
+    /// What it made, with sizes in bytes.
+    pub(crate) outputs: BTreeMap<String, (Digest, u64)>,
+}
+
+/// The files that a result names by hash.
+fn hashed(result: &Value) -> Result<Outputs> {
+    let mut all = Outputs::new();
+    for (path, file) in result["hashed_files"].as_object().into_iter().flatten() {
+        if let Some(hash) = file["hash"].as_str().filter(|_| file["type"] == "file") {
+            all.insert(path.clone(), hash.parse()?);
+        }
+    }
+    Ok(all)
 }
 
 /// What a spec declares.
@@ -298,19 +356,6 @@ impl Ready<'_> {
         }
         Ok(all)
     }
-
-    /// Outputs leave the store again: each round is to find them new.
-    fn forget(&self, outputs: &Outputs) -> Result<()> {
-        let filled = self.owner.filled.lock().map_err(|_| "poisoned")?;
-        let store = Store::open(&self.owner.store())?;
-        for digest in outputs
-            .values()
-            .filter(|digest| !filled.blobs.contains(digest))
-        {
-            let _ = fs::remove_file(store.path(*digest));
-        }
-        Ok(())
-    }
 }
 
 impl Stage for Ready<'_> {
@@ -322,12 +367,8 @@ impl Stage for Ready<'_> {
     fn outputs(&self, number: usize, job: &Job) -> Result<Outputs> {
         let result = self.result(number)?;
         let mut all = self.staged(&result)?;
-        for (path, file) in result["hashed_files"].as_object().into_iter().flatten() {
-            if let Some(hash) = file["hash"].as_str().filter(|_| file["type"] == "file") {
-                all.insert(path.clone(), hash.parse()?);
-            }
-        }
-        self.forget(&all)?;
+        all.extend(hashed(&result)?);
+        self.owner.forget(&all)?;
         let asked = |path: &String| {
             job.outputs
                 .iter()

@@ -115,7 +115,7 @@ pub(crate) fn boxes(options: &Options) -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// Why a program cannot be used: it is not installed.
-fn lacks(program: &str, package: &str) -> Option<String> {
+pub(crate) fn lacks(program: &str, package: &str) -> Option<String> {
     let said = || format!("not installed: apt-get install {package}");
     find(program).is_none().then(said)
 }
@@ -190,7 +190,7 @@ fn harvested(job: &Job, to: &Path) -> Result<Outputs> {
 }
 
 /// Hashes the file at `path`, or all below it, under `name`.
-fn hash_below(path: &Path, name: &str, all: &mut Outputs) -> Result<()> {
+pub(crate) fn hash_below(path: &Path, name: &str, all: &mut Outputs) -> Result<()> {
     let kind = fs::symlink_metadata(path).map_err(|error| format!("{name}: {error}"))?;
     if kind.is_file() {
         let file = fs::File::open(path).map_err(|error| format!("{name}: {error}"))?;
@@ -214,7 +214,7 @@ fn hash_below(path: &Path, name: &str, all: &mut Outputs) -> Result<()> {
 }
 
 /// Removes a directory if it is there.
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(format!("{}: {error}", path.display()).into())

@@ -12,13 +12,73 @@ use crate::cli::Options;
 use crate::disk::output;
 use crate::tree::Tree;
 
-/// Headers that each source of the storm includes.
+/// Headers that each source of a storm includes.
 const HEADERS: usize = 200;
-/// Directories that the headers lie in: the compiler looks in half of them in vain.
+/// Directories that the headers lie in.
 const FOLDERS: usize = 8;
+/// Declarations in a header: about 3 KB, the median of real trees of source text.
+const DECLARATIONS: usize = 30;
+
+/// How the sources of a storm name their headers.
+#[derive(Clone, Copy)]
+enum Naming {
+    /// `#include "part3/header11.h"` and one `-I`, as most projects do.
+    Folder,
+    /// `#include "header11.h"` and an `-I` for each directory: half of them are searched in vain,
+    /// name by name. The headers are next to empty, so that this is most of the work.
+    Searched,
+}
+
+impl Naming {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Folder => "compile storm",
+            Self::Searched => "compile storm, headers searched in 8 directories",
+        }
+    }
+
+    fn included(self, i: usize) -> String {
+        match self {
+            Self::Folder => format!("part{}/header{i}.h", i % FOLDERS),
+            Self::Searched => format!("header{i}.h"),
+        }
+    }
+
+    fn path(self, i: usize) -> String {
+        format!("include/part{}/header{i}.h", i % FOLDERS)
+    }
+
+    fn flags(self) -> Vec<String> {
+        match self {
+            Self::Folder => vec!["-Iinclude".to_owned()],
+            Self::Searched => (0..FOLDERS).map(|i| format!("-Iinclude/part{i}")).collect(),
+        }
+    }
+
+    fn header(self, i: usize) -> String {
+        let declarations = match self {
+            Self::Folder => DECLARATIONS,
+            Self::Searched => 1,
+        };
+        let declare = |n: usize| {
+            format!(
+                "/* The state of part {n}, and a look into it. */\n\
+                 struct s{i}_{n} {{ int a[{}]; char *name; }};\n\
+                 int look{i}_{n}(const struct s{i}_{n} *state, int index);\n",
+                i % 7 + 1
+            )
+        };
+        let text: String = (0..declarations).map(declare).collect();
+        format!(
+            "#ifndef H{i}\n#define H{i}\n{text}static inline int f{i}(struct s{i}_0 *s) \
+             {{ return s->a[0] + {i}; }}\n#endif\n"
+        )
+    }
+}
 
 pub(super) fn tasks(options: &Options, place: &Path) -> Result<Vec<Task>> {
-    let mut tasks = storm(options, &place.join("storm"))?;
+    let mut tasks = storm(options, &place.join("storm"), Naming::Folder)?;
+    tasks.extend(storm(options, &place.join("search"), Naming::Searched)?);
     match library(options, &place.join("library")) {
         Ok(all) => tasks.extend(all),
         Err(error) => println!("no real C library to build: {error}"),
@@ -26,33 +86,24 @@ pub(super) fn tasks(options: &Options, place: &Path) -> Result<Vec<Task>> {
     Ok(tasks)
 }
 
-fn header(i: usize) -> String {
-    format!("include{}/header{i}.h", i % FOLDERS)
-}
-
 /// One-file jobs, each with its source and its headers.
-fn storm(options: &Options, root: &Path) -> Result<Vec<Task>> {
+fn storm(options: &Options, root: &Path, naming: Naming) -> Result<Vec<Task>> {
     let count = options.scaled(200, 4);
     let headers = options.scaled(2 * HEADERS, 40);
     for i in 0..headers {
-        let text = format!(
-            "#ifndef H{i}\n#define H{i}\nstruct s{i} {{ int a[{}]; char *b; }};\n\
-             static inline int f{i}(struct s{i} *s) {{ return s->a[0] + {i}; }}\n#endif\n",
-            i % 7 + 1
-        );
-        let path = root.join(header(i));
+        let path = root.join(naming.path(i));
         fs::create_dir_all(path.parent().ok_or("a parent")?)?;
-        fs::write(path, text)?;
+        fs::write(path, naming.header(i))?;
     }
     let mut jobs = Vec::new();
     for number in 0..count {
         let used: Vec<_> = (0..headers / 2).map(|i| (number + i) % headers).collect();
-        let lines = used.iter().map(|i| format!("#include \"header{i}.h\"\n"));
+        let include = |i: &usize| format!("#include \"{}\"\n", naming.included(*i));
         let last = used.last().ok_or("headers")?;
-        let text = lines.collect::<String>()
-            + &format!("int g{number}(struct s{last} *s) {{ return f{last}(s); }}\n");
+        let text = used.iter().map(include).collect::<String>()
+            + &format!("int g{number}(struct s{last}_0 *s) {{ return f{last}(s); }}\n");
         fs::write(root.join(format!("source{number}.c")), text)?;
-        jobs.push(one_file(number, &used));
+        jobs.push(one_file(number, &used, naming));
     }
     let tree = Arc::new(Tree::of(root)?);
     let task = |at_once: usize| Task {
@@ -61,7 +112,7 @@ fn storm(options: &Options, root: &Path) -> Result<Vec<Task>> {
         fresh: true,
         measure: Measure::PerJob,
         ..Task::writing(
-            &format!("compile storm, {at_once} at once, per job"),
+            &format!("{}, {at_once} at once, per job", naming.label()),
             &tree,
             jobs[0].clone(),
         )
@@ -69,14 +120,14 @@ fn storm(options: &Options, root: &Path) -> Result<Vec<Task>> {
     Ok(vec![task(1), task(2), task(8)])
 }
 
-fn one_file(number: usize, used: &[usize]) -> Job {
+fn one_file(number: usize, used: &[usize], naming: Naming) -> Job {
     let (source, object) = (format!("source{number}.c"), format!("source{number}.o"));
-    let folders: Vec<_> = (0..FOLDERS).map(|i| format!("-Iinclude{i}")).collect();
+    let flags = naming.flags();
     let mut words = vec!["gcc", "-c", "-O1"];
-    words.extend(folders.iter().map(String::as_str));
+    words.extend(flags.iter().map(String::as_str));
     words.extend(["-o", &object, &source]);
     let job = Job::new(&words);
-    let inputs = used.iter().map(|i| header(*i)).chain([source.clone()]);
+    let inputs = used.iter().map(|i| naming.path(*i)).chain([source.clone()]);
     Job {
         inputs: Some(inputs.collect()),
         outputs: vec![object.clone()],
@@ -112,6 +163,16 @@ fn library(options: &Options, place: &Path) -> Result<Vec<Task>> {
         });
     }
     Ok(tasks)
+}
+
+/// What [`cached_library`] makes.
+pub(crate) const CACHED_LIBRARY: &str = "libzstd.a";
+
+/// The library in a directory, with a makefile that compiles by ccache and can clean up.
+pub(crate) fn cached_library(root: &Path) -> Result<()> {
+    let sources = copy_library(usize::MAX, root)?;
+    let text = makefile(&sources, "ccache gcc") + "clean:\n\trm -f $(OBJECTS) libzstd.a\n";
+    Ok(fs::write(root.join("Makefile"), text)?)
 }
 
 /// The parts of the library that are compiled; of the others, headers are needed.

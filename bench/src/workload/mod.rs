@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::cache;
 use crate::cli::Options;
 use crate::tree::Tree;
 
@@ -107,6 +108,8 @@ pub(crate) struct Suite {
     pub(crate) tasks: fn(&Options, &Path) -> Result<Vec<Task>>,
 }
 
+pub(crate) use compile::{CACHED_LIBRARY, cached_library};
+
 /// Not a suite of tasks: it measures the daemon.
 pub(crate) const MEMORY: &str = "memory";
 
@@ -153,9 +156,17 @@ pub(crate) const SUITES: [Suite; 8] = [
     },
 ];
 
-/// The suites that are asked for, and whether memory is.
-pub(crate) fn chosen(options: &Options) -> Result<(Vec<Suite>, bool)> {
-    let known = |name: &str| name == MEMORY || SUITES.iter().any(|suite| suite.name == name);
+/// What is asked for.
+pub(crate) struct Chosen {
+    pub(crate) suites: Vec<Suite>,
+    pub(crate) cache: bool,
+    pub(crate) memory: bool,
+}
+
+pub(crate) fn chosen(options: &Options) -> Result<Chosen> {
+    let known = |name: &str| {
+        [MEMORY, cache::SUITE].contains(&name) || SUITES.iter().any(|suite| suite.name == name)
+    };
     if let Some(unknown) = options.suites.iter().find(|name| !known(name)) {
         return Err(format!("no suite is called {unknown}: see --help").into());
     }
@@ -164,7 +175,11 @@ pub(crate) fn chosen(options: &Options) -> Result<(Vec<Suite>, bool)> {
         .into_iter()
         .filter(|suite| wanted(suite.name))
         .collect();
-    Ok((suites, wanted(MEMORY)))
+    Ok(Chosen {
+        suites,
+        cache: wanted(cache::SUITE),
+        memory: wanted(MEMORY),
+    })
 }
 
 /// One job that is measured from outside.
