@@ -201,10 +201,10 @@ fn close_range(first: u32, last_fd: u32, flags: u32) -> Result<(), Errno> {
     if done == 0 { Ok(()) } else { Err(last()) }
 }
 
-/// A new user namespace and, owned by it, a new mount namespace, for this process.
-pub(super) fn unshare_user_and_mounts() -> Result<(), Errno> {
+/// A new user namespace for this process.
+pub(super) fn unshare_user() -> Result<(), Errno> {
     // SAFETY: unsafe only with `FILES`, which is not asked for.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }
 }
 
 /// Makes a mount and all mounts below it read-only. Unlike a remount it leaves their other

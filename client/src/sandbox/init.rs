@@ -21,7 +21,7 @@ use rustix::system::{setdomainname, sethostname};
 
 use super::apply::{
     SignalSet, close_all_but, close_standard, fork, kill_all_others, open_signals, raise_loopback,
-    reap, reap_ended, unshare_user_and_mounts,
+    reap, reap_ended, unshare_user,
 };
 use super::mounts::Root;
 use super::prepare::{Action, IdMaps, Prepared};
@@ -192,11 +192,13 @@ fn carry_out(
     Ok(())
 }
 
-/// A second pair of namespaces. Mounts that are copied into a namespace of less privilege
-/// become locked together (`lock_mnt_tree`): not even root inside can take one away and see
-/// what is under it. That setgroups is denied is inherited.
+/// A second user namespace, below the one that owns the mounts: not even root inside has a right
+/// over them (`may_mount` asks for the owner's). A mount namespace of its own, which it may make,
+/// gets them locked together (`copy_mnt_ns`, `lock_mnt_tree`), so what is under one never shows.
+/// Making that namespace here would add a copy of every mount, and an end of them with a grace
+/// period, to each job. That setgroups is denied is inherited.
 fn lock(own: BorrowedFd<'_>, prepared: &Prepared<'_>) -> Result<(), Failure> {
-    unshare_user_and_mounts().at(Stage::Lock)?;
+    unshare_user().at(Stage::Lock)?;
     map_ids(own, &prepared.lock_maps)
 }
 
