@@ -177,19 +177,22 @@ impl Manifest {
     /// Finds every blob and builds the tree. Blobs that are missing or unreadable are refused
     /// here, before anything runs.
     pub fn resolve(&self, store: &Store) -> Result<Resolved, ManifestError> {
-        self.resolve_with(store, |root| {
+        let load = |root: &Root| {
             let tree = directory::load(root, store)?;
             directory::check(&tree, store)?;
             Ok(tree)
-        })
+        };
+        self.resolve_with(store, load, |digest| claim(store, digest))
     }
 
     /// As [`Manifest::resolve`], with the tree of the input root from somebody who may have it
-    /// already. A manifest that declares nothing else shares that tree.
+    /// already, and the sizes of blobs from somebody who may know them. A manifest that declares
+    /// nothing but an input root shares its tree.
     pub fn resolve_with(
         &self,
         store: &Store,
         load: impl FnOnce(&Root) -> Result<Tree, LoadError>,
+        size: impl Fn(Digest) -> Result<u64, Error> + Send + Sync,
     ) -> Result<Resolved, ManifestError> {
         let base = self.input_root.as_ref().map(load).transpose()?;
         match base {
@@ -197,7 +200,7 @@ impl Manifest {
                 tree,
                 writable: Vec::new(),
             }),
-            base => self.resolve_entries(store, base),
+            base => self.resolve_entries(store, base, size),
         }
     }
 
@@ -205,8 +208,9 @@ impl Manifest {
         &self,
         store: &Store,
         base: Option<Tree>,
+        size: impl Fn(Digest) -> Result<u64, Error> + Send + Sync,
     ) -> Result<Resolved, ManifestError> {
-        let found = crate::parallel::map(&self.entries, |entry| entry.resolve(store));
+        let found = crate::parallel::map(&self.entries, |entry| entry.resolve(store, &size));
         let failures = found.iter().filter(|result| result.is_err()).count();
         let mut tree = Vec::with_capacity(found.len());
         let mut writable = Vec::new();
@@ -257,6 +261,12 @@ fn parents_of(
     parents
 }
 
+/// The size of a blob, which counts as used from now on.
+fn claim(store: &Store, digest: Digest) -> Result<u64, Error> {
+    let found = store.claim(digest)?;
+    found.map(|stat| stat.size).ok_or(Error::Missing(digest))
+}
+
 fn count(error: ManifestError, more: usize) -> ManifestError {
     match error {
         ManifestError::Blob { path, source, .. } => ManifestError::Blob { path, source, more },
@@ -265,16 +275,21 @@ fn count(error: ManifestError, more: usize) -> ManifestError {
 }
 
 impl Declared {
-    fn resolve(&self, store: &Store) -> Result<tree::Entry, ManifestError> {
+    fn resolve(
+        &self,
+        store: &Store,
+        size: impl Fn(Digest) -> Result<u64, Error>,
+    ) -> Result<tree::Entry, ManifestError> {
+        let size = |digest| size(digest).map_err(|error| self.blob_error(error));
         let kind = match self.kind {
             DeclaredKind::File(digest) | DeclaredKind::WritableFile(digest) => {
                 tree::EntryKind::File {
                     digest,
-                    size: self.size_of(digest, store)?,
+                    size: size(digest)?,
                 }
             }
             DeclaredKind::Symlink(digest) => tree::EntryKind::Symlink {
-                target: self.target(digest, store)?,
+                target: self.target(digest, size(digest)?, store)?,
             },
             DeclaredKind::Directory => tree::EntryKind::Directory,
         };
@@ -286,16 +301,7 @@ impl Declared {
         })
     }
 
-    fn size_of(&self, digest: Digest, store: &Store) -> Result<u64, ManifestError> {
-        match store.claim(digest) {
-            Ok(Some(stat)) => Ok(stat.size),
-            Ok(None) => Err(self.blob_error(Error::Missing(digest))),
-            Err(error) => Err(self.blob_error(error)),
-        }
-    }
-
-    fn target(&self, digest: Digest, store: &Store) -> Result<Box<[u8]>, ManifestError> {
-        let size = self.size_of(digest, store)?;
+    fn target(&self, digest: Digest, size: u64, store: &Store) -> Result<Box<[u8]>, ManifestError> {
         let unusable = || ManifestError::Target {
             path: self.path.clone(),
             digest,

@@ -50,6 +50,7 @@
 
 pub mod control;
 pub mod daemon;
+pub mod found;
 pub mod fuse;
 pub mod job;
 pub mod known;

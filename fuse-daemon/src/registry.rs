@@ -14,6 +14,7 @@ use cas::tree::Tree;
 use cas::{Digest, Store};
 use dashmap::DashMap;
 
+use crate::found::Found;
 use crate::job::Job;
 use crate::known::{Key, Known};
 use crate::process;
@@ -49,6 +50,7 @@ pub struct Registry {
     served: AtomicU64,
     requests: DashMap<String, u64>,
     known: Known,
+    found: Found,
     /// Stored trees that are being loaded: who wants one of them waits for the first who did.
     loading: DashMap<Digest, Arc<Mutex<()>>>,
 }
@@ -64,6 +66,7 @@ impl Registry {
             served: AtomicU64::new(0),
             requests: DashMap::new(),
             known: Known::new(NODES_MAX),
+            found: Found::default(),
             loading: DashMap::new(),
         }
     }
@@ -83,7 +86,8 @@ impl Registry {
             return Ok(inputs);
         }
         let load = |root: &Root| Ok(self.stored(root, key)?.tree.clone());
-        let resolved = Arc::new(manifest.resolve_with(&self.store, load)?);
+        let size = self.found.at(key, &self.store);
+        let resolved = Arc::new(manifest.resolve_with(&self.store, load, size)?);
         self.known.insert(key, resolved.clone());
         Ok(resolved)
     }
