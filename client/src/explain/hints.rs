@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(hints(&place, log, &[], &absent)[0], "d/two.h");
         let log = "cannot open two.h, nor e/late.";
         let absent = ["d", "e", "late"];
-        assert_eq!(hints(&place, log, &[], &absent)[..2], ["e/late", "late"]);
+        assert_eq!(hints(&place, log, &[], &absent)[..2], ["e/late", "d/two.h"]);
     }
 
     #[test]
