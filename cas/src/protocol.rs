@@ -68,6 +68,9 @@ pub struct Registration {
     pub copy_on_write: CopyOnWrite,
     /// What is to be recorded.
     pub record: Recording,
+    /// Shuffles what directories list.
+    #[serde(default)]
+    pub listing_seed: Option<u64>,
 }
 
 /// Which inputs a job may change: their content is copied when it first changes, and nothing is for

@@ -25,6 +25,10 @@ pub struct Recording {
     pub level: Level,
     /// Whether the last names that were looked for in vain are kept apart: they explain failures.
     pub absent: bool,
+    /// Whether every look at a file counts, also at one that the job knows from a listing: listings
+    /// then tell the kernel names and nothing else, and it asks for more.
+    #[serde(default)]
+    pub each_look: bool,
 }
 
 /// What was done with a path. The most telling comes first.

@@ -166,7 +166,9 @@ fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
         record: Recording {
             level: spec.record,
             absent: false,
+            each_look: false,
         },
+        listing_seed: None,
     })
 }
 

@@ -80,6 +80,19 @@ pub struct Daemons {
     pub log: Option<std::ffi::OsString>,
 }
 
+/// How a job's view is to be, besides what it shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// Which inputs the job may change.
+    pub copy_on_write: &'a CopyOnWrite,
+    /// The user and group that everything belongs to.
+    pub user: (u32, u32),
+    /// What is recorded.
+    pub record: Recording,
+    /// Shuffles what directories list.
+    pub listing_seed: Option<u64>,
+}
+
 impl Daemons {
     /// Connects to the daemon of a store, and starts it if there is none.
     fn lease(&self, store: &Path) -> crate::error::Result<Lease> {
@@ -105,16 +118,14 @@ impl Daemons {
         &self,
         store: &Path,
         manifest: &[u8],
-        copy_on_write: &CopyOnWrite,
-        user: (u32, u32),
         hold: &Hold,
-        record: Recording,
+        terms: &Terms<'_>,
     ) -> crate::error::Result<(Lease, String)> {
         let mut tries = TRIES;
         loop {
             let mut lease = self.lease(store)?;
             tries -= 1;
-            match lease.register(manifest, copy_on_write, user, hold.generation(), record) {
+            match lease.register(manifest, hold.generation(), terms) {
                 Ok(staging) => return Ok((lease, staging)),
                 Err(DaemonError::Lost { .. }) if tries > 0 => {}
                 Err(error) => return Err(error.into()),
@@ -296,19 +307,18 @@ impl Lease {
     fn register(
         &mut self,
         manifest: &[u8],
-        copy_on_write: &CopyOnWrite,
-        (uid, gid): (u32, u32),
         generation: u64,
-        record: Recording,
+        terms: &Terms<'_>,
     ) -> Result<String, DaemonError> {
         let what = "register the job";
         let registration = Registration {
             manifest: Digest::of(manifest),
             generation,
-            uid,
-            gid,
-            copy_on_write: copy_on_write.clone(),
-            record,
+            uid: terms.user.0,
+            gid: terms.user.1,
+            copy_on_write: terms.copy_on_write.clone(),
+            record: terms.record,
+            listing_seed: terms.listing_seed,
         };
         let mut answer = self.ask(what, &Request::Register(registration), None)?;
         if answer.0 == Reply::SendManifest {

@@ -203,6 +203,7 @@ fn job(digest: Digest, workspace: &Path) -> Result<Job> {
             .map(Into::into)
             .into(),
         environment: Vec::new(),
+        listing_seed: None,
         record: Recording::default(),
         user,
         limit: Some(std::time::Duration::from_secs(20)),

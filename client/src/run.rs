@@ -11,7 +11,7 @@ use cas::protocol::CopyOnWrite;
 use cas::record::Recording;
 use cas::report::Report;
 
-use crate::daemon::{Daemons, Lease, serve_packets};
+use crate::daemon::{Daemons, Lease, Terms, serve_packets};
 use crate::error::{Error, Result};
 use crate::exec::{self, Ended, Status};
 use crate::hidden;
@@ -50,6 +50,8 @@ pub struct Job {
     pub limit: Option<Duration>,
     /// What is recorded of it.
     pub record: Recording,
+    /// Shuffles what directories list.
+    pub listing_seed: Option<u64>,
 }
 
 /// A job that has ended.
@@ -89,8 +91,13 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
         return Ok(Finished { ended, view: None });
     }
     let manifest = job.manifest.encode();
-    let (root, cow) = (store.root(), &job.copy_on_write);
-    let (lease, staging) = daemons.register(root, &manifest, cow, job.user, &hold, job.record)?;
+    let terms = Terms {
+        copy_on_write: &job.copy_on_write,
+        user: job.user,
+        record: job.record,
+        listing_seed: job.listing_seed,
+    };
+    let (lease, staging) = daemons.register(store.root(), &manifest, &hold, &terms)?;
     store.write_inputs(&staging, &manifest)?;
     // The child is a copy of this process: what it need not carry is not carried.
     drop((job.manifest, manifest, hold));

@@ -234,6 +234,7 @@ impl Document {
                 host_name: name(&self.hostname),
                 domain_name: name(&self.domainname),
                 network: self.isolate_network,
+                last_pid: None,
             },
             isolate_pids: self.isolate_pids,
             limits: limits(&self.limits)?,

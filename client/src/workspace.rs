@@ -342,7 +342,9 @@ fn job(
         record: Recording {
             level: arguments.record.into(),
             absent: true,
+            each_look: false,
         },
+        listing_seed: None,
     })
 }
 

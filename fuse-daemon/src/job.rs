@@ -28,7 +28,7 @@ pub use saved::Standing;
 
 use crate::view::{
     Access, AtimePolicy, AttributeChange, Attributes, Caller, Fault, InodeId, InputPolicy, Listed,
-    NewMode, NewNode, Policy, RenameMode, SetTime, Time, View,
+    NewMode, NewNode, Order, Policy, RenameMode, SetTime, Time, View,
 };
 
 /// A handle of a file that the job wrote. It is unlinked when the last owner drops it: the view
@@ -96,6 +96,7 @@ pub struct Job {
     failure: OnceLock<String>,
     /// By which the record goes, if one is kept.
     clock: Option<fn() -> Time>,
+    names_only: bool,
 }
 
 impl Job {
@@ -138,6 +139,7 @@ impl Job {
             passthrough: AtomicBool::new(false),
             failure: OnceLock::new(),
             clock: None,
+            names_only: false,
         }
     }
 
@@ -149,8 +151,23 @@ impl Job {
         {
             view.keep_record(recording);
             self.clock = Some(clock);
+            self.names_only = recording.each_look;
         }
         self
+    }
+
+    /// Lists directories in another order.
+    #[must_use]
+    pub fn shuffled(mut self, seed: u64) -> Self {
+        if let Ok(view) = self.view.get_mut() {
+            view.set_order(Order::Shuffled(seed));
+        }
+        self
+    }
+
+    /// Whether listings tell names only, so that whoever wants to know more has to ask.
+    pub fn lists_names_only(&self) -> bool {
+        self.names_only
     }
 
     /// A poisoned lock means that pure code panicked: the view may be inconsistent, so this job

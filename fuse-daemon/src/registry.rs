@@ -138,7 +138,11 @@ impl Registry {
         let changeable = changeable(&registration.copy_on_write, &inputs.tree);
         let store = self.store.clone();
         let job = Job::new(store, staging, inputs, changeable, owner, now)?;
-        let job = Arc::new(job.recorded(registration.record, process::precise_now));
+        let job = job.recorded(registration.record, process::precise_now);
+        let job = Arc::new(match registration.listing_seed {
+            Some(seed) => job.shuffled(seed),
+            None => job,
+        });
         self.jobs.insert(id, job.clone());
         self.served.fetch_add(1, Ordering::Relaxed);
         Ok((id, job))

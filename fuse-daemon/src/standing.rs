@@ -27,7 +27,7 @@ use crate::fuse::{self, Session};
 use crate::job::{Job, Standing};
 use crate::log::{self, Header, Log, Periodic, Upkeep};
 use crate::origin::Origin;
-use crate::view::{AtimePolicy, Caller, InputPolicy, Permissions, Policy};
+use crate::view::{AtimePolicy, Caller, InputPolicy, Order, Permissions, Policy};
 use crate::{mounts, process};
 
 /// How long users may keep a file system that was told to end.
@@ -160,6 +160,7 @@ fn policy() -> Policy {
         extended: true,
         root_keeps_privileges: process::is_in_first_user_namespace(),
         directory_atime: true,
+        order: Order::AsMade,
     }
 }
 

@@ -70,6 +70,7 @@ fn full() -> View<u32> {
     let recording = Recording {
         level: Level::Full,
         absent: false,
+        each_look: false,
     };
     view(recording, InputPolicy::ReadOnly)
 }
@@ -209,6 +210,7 @@ fn an_input_that_may_be_changed_counts_as_written_when_it_is() {
     let recording = Recording {
         level: Level::Full,
         absent: false,
+        each_look: false,
     };
     let mut view = view(recording, InputPolicy::CopyOnWrite);
     let id = find(&mut view, "a");
@@ -228,6 +230,7 @@ fn inputs_are_told_alone_if_no_more_is_asked_for() {
     let recording = Recording {
         level: Level::Inputs,
         absent: false,
+        each_look: false,
     };
     let mut view = view(recording, InputPolicy::ReadOnly);
     open(&mut view, "a", READ);
@@ -258,6 +261,7 @@ fn the_last_absent_names_are_kept_without_a_record_and_no_more() {
     let recording = Recording {
         level: Level::None,
         absent: true,
+        each_look: false,
     };
     let mut view = view(recording, InputPolicy::ReadOnly);
     for number in 0..5000 {

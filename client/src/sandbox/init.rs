@@ -130,12 +130,25 @@ fn isolate(prepared: &Prepared<'_>) -> Result<(), Failure> {
     if name(&prepared.domain_name, setdomainname).is_err() {
         tell(b"wakebox: cannot set the domain name\n");
     }
+    if let Some(pid) = &prepared.last_pid
+        && choose_pids(pid).is_err()
+    {
+        tell(b"wakebox: cannot choose the process numbers of the job\n");
+    }
     if prepared.network {
         let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None);
         let raised = socket.and_then(|socket| raise_loopback(socket.as_fd()));
         raised.at(Stage::Loopback)?;
     }
     Ok(())
+}
+
+/// Which namespace it is about is a matter of who writes (kernel/pid_namespace.c,
+/// `pid_ns_ctl_handler`), and its file is open to everyone: that of the host will do.
+fn choose_pids(last: &[u8]) -> Result<(), Errno> {
+    let path = c"/proc/sys/kernel/ns_last_pid";
+    let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    write(&file, last).map(drop)
 }
 
 fn tell(line: &[u8]) {

@@ -35,6 +35,9 @@ pub struct Namespaces {
     pub domain_name: Option<OsString>,
     /// A network namespace; it holds nothing but a loopback device.
     pub network: bool,
+    /// The process number after which the job's begin, where the kernel lets us choose. That it does
+    /// not is told on standard error.
+    pub last_pid: Option<u32>,
 }
 
 /// One step of the set-up. The order of steps is the order in which they are carried out.

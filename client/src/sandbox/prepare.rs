@@ -140,6 +140,8 @@ pub(crate) struct Prepared<'a> {
     pub(super) host_name: Option<CString>,
     pub(super) domain_name: Option<CString>,
     pub(super) network: bool,
+    /// In decimal.
+    pub(super) last_pid: Option<Vec<u8>>,
 }
 
 impl<'a> Prepared<'a> {
@@ -180,6 +182,10 @@ impl<'a> Prepared<'a> {
             host_name: name("host name", &draft.namespaces.host_name)?,
             domain_name: name("domain name", &draft.namespaces.domain_name)?,
             network: draft.namespaces.network,
+            last_pid: draft
+                .namespaces
+                .last_pid
+                .map(|pid| pid.to_string().into_bytes()),
         })
     }
 

@@ -178,6 +178,7 @@ fn specs_of_all_wakes_are_accepted() {
         host_name: Some("h".into()),
         domain_name: Some("d".into()),
         network: true,
+        last_pid: None,
     };
     assert_eq!((newest.namespaces, newest.isolate_pids), (names, true));
     assert_eq!(

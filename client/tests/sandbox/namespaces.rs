@@ -19,6 +19,7 @@ fn a_host_and_a_domain_of_its_own() {
         host_name: Some("box".into()),
         domain_name: Some("wake".into()),
         network: false,
+        last_pid: None,
     };
     named.draft.ids.inside_uid = 1000;
     assert_eq!(named.run().1, "box\nwake\n");

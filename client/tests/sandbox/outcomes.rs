@@ -165,6 +165,7 @@ fn extra_namespaces_are_made() {
         host_name: Some("box".into()),
         domain_name: None,
         network: true,
+        last_pid: None,
     };
     let inside = script.run().1;
     assert!(

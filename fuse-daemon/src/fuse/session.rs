@@ -188,6 +188,10 @@ pub fn serve(job: Arc<Job>, device: OwnedFd, passthrough: bool) -> io::Result<Se
         true => WANTED | WANTED_EXTENDED,
         false => WANTED,
     };
+    let wanted = match job.lists_names_only() {
+        true => wanted & !init::DO_READDIRPLUS,
+        false => wanted,
+    };
     let stacked = STACKED.contains(&job.file_system_type()?);
     let depth = if stacked {
         STACK_DEPTH

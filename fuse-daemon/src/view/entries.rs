@@ -56,6 +56,13 @@ impl Entries {
         self.next
     }
 
+    /// The name with a cookie, if it is still there.
+    pub(super) fn at(&self, cookie: u64) -> Option<(Name<'_>, InodeId)> {
+        let name = self.by_cookie.get(&cookie)?;
+        let slot = self.by_name.get(name.as_bytes())?;
+        Some((name.as_name(), slot.id))
+    }
+
     /// Names in the order in which they were made, from a cookie on.
     pub(super) fn starting_at(
         &self,

@@ -56,7 +56,19 @@ impl<S: Clone> View<S> {
         }
     }
 
-    /// The names of a directory from a place on, in the order of its listing.
+    /// A declared name of a directory, if it points at anything.
+    pub(super) fn declared_entry(
+        &self,
+        parent: InodeId,
+        node: NodeIndex,
+        place: Place,
+    ) -> Option<Entry<'_>> {
+        let id = self.in_place_of(parent, node)?;
+        let name = Name::new(self.tree.get(node)?.name).ok()?;
+        Some(Entry { name, id, place })
+    }
+
+    /// The names of a directory from a place on, in the order in which they were declared and made.
     pub(super) fn names(
         &self,
         parent: InodeId,
@@ -70,10 +82,8 @@ impl<S: Clone> View<S> {
         let declared = declared
             .skip(declared_from as usize)
             .filter_map(move |index| {
-                let id = self.in_place_of(parent, NodeIndex(index))?;
-                let name = Name::new(self.tree.get(NodeIndex(index))?.name).ok()?;
                 let place = Place::Declared(index - first);
-                Some(Entry { name, id, place })
+                self.declared_entry(parent, NodeIndex(index), place)
             });
         let made = self.directory(parent).into_iter();
         let made = made

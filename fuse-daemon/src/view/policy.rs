@@ -3,6 +3,8 @@
 use cas::tree::{NodeIndex, Tree};
 use rustc_hash::FxHashSet;
 
+use super::order::Order;
+
 /// The rules of one view.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
@@ -24,6 +26,8 @@ pub struct Policy {
     pub root_keeps_privileges: bool,
     /// Whether reading a directory moves its access time where reading a file would.
     pub directory_atime: bool,
+    /// In which order directories are listed.
+    pub order: Order,
 }
 
 /// Which declared inputs a job may change.

@@ -238,7 +238,8 @@ impl<S: Clone> View<S> {
     /// each that says `counted`.
     ///
     /// Offsets are stable: 0 and 1 are `.` and `..`, then come the declared children by their
-    /// place in the tree, then what the job made, by cookie. Neither kind is ever renumbered.
+    /// place in the tree, then what the job made, by cookie. Neither kind is ever renumbered. If the
+    /// order is shuffled, they are stable as long as the end is the same.
     pub fn list(
         &mut self,
         directory: InodeId,
@@ -266,7 +267,9 @@ impl<S: Clone> View<S> {
             id: entry.id,
             counted: true,
         };
-        let children = self.names(directory, from as u32, made_from).map(place);
+        let made_end = offsets.end.saturating_sub(FIRST_CHILD + declared);
+        let children = self.ordered(directory, from as u32, made_from, made_end);
+        let children = children.map(place);
         let found = self.dots(directory, offsets.start);
         let found = found.into_iter().chain(children);
         let found = found.take_while(|found| found.next <= offsets.end);

@@ -119,6 +119,7 @@ impl World {
         world.view.keep_record(Recording {
             level: Level::Full,
             absent: true,
+            each_look: false,
         });
         world.audit()?;
         Ok(world)

@@ -16,7 +16,7 @@ use fuse_daemon::fuse::{Session, serve};
 use fuse_daemon::job::{Job, Standing};
 use fuse_daemon::log::{Header, Log};
 use fuse_daemon::mounts;
-use fuse_daemon::view::{AtimePolicy, Caller, InputPolicy, Permissions, Policy, Time};
+use fuse_daemon::view::{AtimePolicy, Caller, InputPolicy, Order, Permissions, Policy, Time};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 const OWNER: Caller = Caller { uid: 0, gid: 0 };
@@ -43,6 +43,7 @@ fn mounts_policy() -> Policy {
         extended: true,
         directory_atime: true,
         root_keeps_privileges: true,
+        order: Order::AsMade,
     }
 }
 
