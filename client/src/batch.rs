@@ -29,6 +29,7 @@ use crate::sandbox::SignalHold;
 use crate::sandbox::plan::Stdin;
 use crate::shell;
 use crate::spec::{Input, Spec};
+use crate::trial;
 
 /// Runs the job of a spec and returns the exit code. A failure that is not the job's goes into the
 /// result, too, so that a caller who reads nothing else does not take it for one.
@@ -50,7 +51,7 @@ fn attempt(
     environment: &Environment,
     result: &mut Option<Pending>,
 ) -> Result<u8> {
-    let spec = read_spec(&arguments.params)?;
+    let spec = trial::read_spec(&arguments.params)?.0;
     let spec = override_spec(spec, arguments)?;
     let store = Store::open(&spec.store)?;
     let daemons = Daemons::from_environment(environment)?;
@@ -120,15 +121,6 @@ fn override_spec(mut spec: Spec, arguments: &Batch) -> Result<Spec> {
     Ok(spec)
 }
 
-fn read_spec(path: &Path) -> Result<Spec> {
-    let wrong = |message: String| Error::Spec {
-        path: path.into(),
-        message,
-    };
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
-    Spec::parse(&text).map_err(wrong)
-}
-
 fn disposal(spec: &Spec) -> Disposal {
     match (spec.keep_staging, spec.adopt) {
         (false, _) => Disposal::Move,
@@ -137,7 +129,8 @@ fn disposal(spec: &Spec) -> Disposal {
     }
 }
 
-fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
+/// The job of a spec.
+pub(crate) fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
     let here = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
     let path = environment.variables.get(std::ffi::OsStr::new("PATH"));
     let expanded = images::expand(spec.mount_ops, &here, path.map(OsString::as_os_str))?;
@@ -174,7 +167,7 @@ fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
 
 /// Everything that is declared, with named files put into the store first. The order of the spec
 /// is kept: it decides the times of directories that are only implied.
-fn declared(visible: Vec<Input>, here: &Path, store: &Store) -> Result<Vec<Declared>> {
+pub(crate) fn declared(visible: Vec<Input>, here: &Path, store: &Store) -> Result<Vec<Declared>> {
     let named = visible.iter().filter_map(|input| match input {
         Input::Named(path) => Some(path.clone()),
         Input::Declared(_) => None,

@@ -1,5 +1,6 @@
 //! The command line and the environment: read here, and nowhere else.
 
+mod learn;
 mod mount;
 mod store;
 
@@ -17,6 +18,7 @@ use crate::error::Result;
 use crate::original::{self, Asked, Id, Mode};
 use crate::runtime::RuntimeDirectory;
 
+pub use learn::{CheckArguments, KeyArguments, LearnArguments};
 pub use mount::MountArguments;
 pub use store::{DoctorArguments, FsckArguments, GcArguments, RecoverArguments, StoreArgument};
 
@@ -59,6 +61,12 @@ pub enum Command {
     Run(RunArguments),
     /// Say what a failed job has probably missed, and what it did not use
     Explain(ExplainArguments),
+    /// Find out what a command uses and makes, and print the spec of that
+    Learn(LearnArguments),
+    /// Print the digest of all that a job depends on: equal digests, equal jobs
+    Key(KeyArguments),
+    /// Run a job twice under different conditions, and say in what its outputs differ
+    Check(CheckArguments),
     /// Look at the content-addressed store, and put things into it
     Cas(CasArguments),
     /// Make the next stored tree of one that a job started from and of the job's result

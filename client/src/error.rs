@@ -50,6 +50,9 @@ pub enum Error {
     /// What was asked cannot be had, or was not served truly.
     #[error("{0}")]
     Outcome(String),
+    /// A signal told us to stop, and the job with us.
+    #[error("stopped by signal {0}")]
+    Stopped(i32),
     /// An output that was asked for.
     #[error("the job did not make the wanted output '{0}'")]
     NotMade(cas::RelPath),
@@ -81,6 +84,7 @@ impl Error {
             Self::Usage(_) | Self::Spec { .. } if original => exit_code::ORIGINAL_USAGE,
             Self::Usage(_) | Self::Spec { .. } | Self::Select(_) => exit_code::USAGE,
             Self::NotMade(_) => exit_code::NOT_MADE,
+            Self::Stopped(signal) => exit_code::of_signal(*signal),
             _ => exit_code::SANDBOX,
         }
     }
@@ -119,6 +123,7 @@ impl Error {
             Self::Sandbox(_)
             | Self::Publish(_)
             | Self::NotMade(_)
+            | Self::Stopped(_)
             | Self::Mount(_)
             | Self::Io { .. } => Kind::Sandbox,
         }

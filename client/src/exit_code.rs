@@ -5,6 +5,7 @@
 //! | the job's | the job ran; with `-I` it is 0 instead, and the result tells |
 //! | 1 | `-p` or a bare command: wrong usage or an invalid spec; nothing ran. No arguments at all |
 //! | 1 | `run`: the job ended with 0 and did not make an output that was asked for |
+//! | 1 | `check`: outputs differ. `learn --check`: a path that was absent exists, or a listing changed |
 //! | 1 | `cas has`, `cas verify`: a blob is missing or corrupt |
 //! | 1 | `fsck`: a blob is corrupt, or one that a root names is missing |
 //! | 1 | `doctor`: jobs cannot run here |
@@ -29,7 +30,8 @@ pub const ORIGINAL_USAGE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The job did not make an output that was asked for.
 pub const NOT_MADE: u8 = 1;
-/// A question that was answered with no: `cas has`, `cas verify`, `fsck`, `doctor`.
+/// A question that was answered with no: `cas has`, `cas verify`, `check`, `doctor`, `fsck`,
+/// `learn --check`.
 pub const NO: u8 = 1;
 /// `mount`: wrong usage.
 pub const MOUNT_USAGE: u8 = 1;

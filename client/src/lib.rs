@@ -13,6 +13,9 @@
 //! [`record`] is what the result tells of all that the job touched, and [`explain`] makes out of it
 //! why the job failed.
 //!
+//! [`learn`] makes a spec of a command, [`key`] a name of all that a spec stands for, and [`check`] finds
+//! out whether its job makes the same every time. They run jobs as [`trial`] says.
+//!
 //! [`mod@mount`] mounts a view that lasts, without a job, for whoever wants a file system of it.
 //!
 //! [`gc`], [`fsck`] and [`recover`] look after a store, [`doctor`] after the machine.
@@ -20,6 +23,7 @@
 //! [`exit_code`] is an interface, and [`error`] says which failure has which code.
 
 pub mod batch;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod daemon;
@@ -35,6 +39,8 @@ pub mod hidden;
 pub mod images;
 pub mod ingest;
 pub mod interactive;
+pub mod key;
+pub mod learn;
 pub mod mount;
 pub mod mount_ops;
 pub mod original;
@@ -52,6 +58,7 @@ pub mod sandbox;
 pub mod shell;
 pub mod spec;
 mod stored_tree;
+pub mod trial;
 pub mod workspace;
 
 /// A hash of the sources that this binary was built from.

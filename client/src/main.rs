@@ -6,7 +6,8 @@ use client::cli::{Call, Command, Environment, Misuse};
 use client::error::say;
 use client::runner::Listener;
 use client::{
-    batch, commands, doctor, exit_code, explain, fsck, gc, interactive, mount, recover, workspace,
+    batch, check, commands, doctor, exit_code, explain, fsck, gc, interactive, key, learn, mount,
+    recover, workspace,
 };
 
 fn main() -> ExitCode {
@@ -43,6 +44,9 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
         Call::Version => commands::version(),
         Call::Command(Command::Run(arguments)) => workspace::run(arguments, environment),
         Call::Command(Command::Explain(arguments)) => explain::run(arguments),
+        Call::Command(Command::Learn(arguments)) => learn::run(arguments, environment),
+        Call::Command(Command::Key(arguments)) => key::run(arguments),
+        Call::Command(Command::Check(arguments)) => check::run(arguments, environment),
         Call::Command(Command::Cas(arguments)) => commands::cas(arguments, environment),
         Call::Command(Command::Apply(arguments)) => commands::apply(arguments, environment),
         Call::Command(Command::Gc(arguments)) => gc::run(arguments, environment),

@@ -63,6 +63,23 @@ pub struct TypedOp {
     read_only: bool,
 }
 
+/// The operation by which a job has its view where the workspace is, as it is typed.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct View {
+    r#type: &'static str,
+    destination: &'static str,
+}
+
+impl View {
+    /// In the current directory.
+    pub fn here() -> Self {
+        Self {
+            r#type: "workspace",
+            destination: ".",
+        }
+    }
+}
+
 /// Understands operations. The message of a refusal names the key.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 pub mod changeable;
 mod first_wins;
+pub mod learned;
 mod visible;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use crate::sandbox::plan::{Limit, Limited, Namespaces};
 const DEFAULT_STORE: &str = ".build/cas";
 
 /// A spec, as meant.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Spec {
     /// The command and its arguments; the first is not empty.
     pub command: Vec<OsString>,

@@ -153,14 +153,14 @@ fn explain_failure(
 }
 
 /// Device and inode of a store's directory.
-fn identity(store: &Store) -> Result<(u64, u64)> {
+pub(crate) fn identity(store: &Store) -> Result<(u64, u64)> {
     let root = store.root().metadata();
     let root = root.map_err(|e| Error::io("open the store", store.root(), e))?;
     Ok((root.dev(), root.ino()))
 }
 
 /// Refuses places that cannot work, before anything is made in them.
-fn check_place(workspace: &Path, store: &Path) -> Result<()> {
+pub(crate) fn check_place(workspace: &Path, store: &Path) -> Result<()> {
     let refuse = |why: String| Err(Error::Usage(why));
     let absolute = std::path::absolute(store).unwrap_or_else(|_| store.into());
     let store = absolute.canonicalize().unwrap_or(absolute);
@@ -177,7 +177,10 @@ fn check_place(workspace: &Path, store: &Path) -> Result<()> {
 }
 
 /// Takes what the job made into the store, and lets the job go.
-fn collect(view: FinishedView, store: &Store) -> Result<(Report, Vec<Hashed>, InputChanges)> {
+pub(crate) fn collect(
+    view: FinishedView,
+    store: &Store,
+) -> Result<(Report, Vec<Hashed>, InputChanges)> {
     let FinishedView {
         mut report,
         staging,
@@ -207,7 +210,7 @@ fn nanoseconds(clock: rustix::time::ClockId) -> i64 {
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
-fn wanted(workspace: &Path, outputs: &[OsString]) -> Result<Vec<RelPath>> {
+pub(crate) fn wanted(workspace: &Path, outputs: &[OsString]) -> Result<Vec<RelPath>> {
     let parse = |output: &OsString| {
         let path = Path::new(output);
         let path = path.strip_prefix(workspace).unwrap_or(path);
@@ -333,7 +336,7 @@ fn job(
         directory: workspace.into(),
         stdin: Stdin::Inherit,
         command: arguments.command.clone(),
-        environment: job_environment(arguments, environment)?,
+        environment: variables(&arguments.env, environment)?,
         user: (
             rustix::process::geteuid().as_raw(),
             rustix::process::getegid().as_raw(),
@@ -348,14 +351,15 @@ fn job(
     })
 }
 
-fn job_environment(arguments: &RunArguments, environment: &Environment) -> Result<Vec<OsString>> {
+/// The environment of a job: what every job gets of the caller's, and what `--env` says.
+pub(crate) fn variables(settings: &[OsString], environment: &Environment) -> Result<Vec<OsString>> {
     let mut variables = BTreeMap::new();
     for name in PASSED.map(OsStr::new) {
         if let Some(value) = environment.variables.get(name) {
             variables.insert(name.to_owned(), value.clone());
         }
     }
-    for setting in &arguments.env {
+    for setting in settings {
         let bytes = setting.as_bytes();
         let (name, value) = match bytes.iter().position(|&b| b == b'=') {
             Some(0) => return Err(Error::Usage(format!("--env {setting:?} has no name"))),

@@ -4,6 +4,7 @@
 mod architecture;
 mod bad_input;
 mod batch;
+mod check;
 mod compatibility;
 mod compile;
 mod cow;
@@ -15,6 +16,8 @@ mod fsck;
 mod gc;
 mod input_root;
 mod kept;
+mod key;
+mod learn;
 mod lifecycle;
 mod mount;
 mod mount_crash;
