@@ -3,6 +3,7 @@
 //! It runs beside jobs, imports and other collectors. What is kept in any case:
 //!
 //! - what a live job or mount uses: its staging directory is locked, and holds the manifest;
+//! - what a failed job used that is kept: its staging directory says so, and holds the manifest;
 //! - what the caller names ([`Plan::keep`]), stored trees with all that is below them;
 //! - what was used since the collector looked.
 //!
@@ -25,6 +26,7 @@ use crate::digest::Digest;
 use crate::directory::DirectoryError;
 use crate::error::{Context, Error, Result};
 use crate::hold::Exclusion;
+use crate::kept::Kept;
 use crate::recovery;
 use crate::staging::{FLAGS, remove_flat_directory};
 use crate::store::{OURS, Store, blob_name, is_own_staging};
@@ -80,6 +82,8 @@ pub struct Freed {
     pub staging_bytes: u64,
     /// Staging directories that stay for a while because their outputs can be recovered.
     pub recoverable: u64,
+    /// Failed jobs that are kept for a while.
+    pub kept_jobs: u64,
 }
 
 /// Why nothing, or no more, is removed.
@@ -257,11 +261,14 @@ impl Live {
             let Ok(fd) = rustix::fs::openat(store.staging(), &name, FLAGS, Mode::empty()) else {
                 continue; // gone
             };
-            if flock(&fd, FlockOperation::NonBlockingLockShared).is_ok() {
+            let is_dead = flock(&fd, FlockOperation::NonBlockingLockShared).is_ok();
+            if is_dead && Kept::read(fd.as_fd()).is_none() {
                 continue; // nobody is at home
             }
-            let Some(manifest) = recovery::read_inputs(fd.as_fd()) else {
-                return Err(GcError::Silent(name));
+            let manifest = match recovery::read_inputs(fd.as_fd()) {
+                Some(manifest) => manifest,
+                None if is_dead => continue, // damaged: there is nothing to be known
+                None => return Err(GcError::Silent(name)),
             };
             add_manifest(&manifest, store, &mut self.uses)?;
             self.seen.insert(name);
@@ -291,14 +298,14 @@ fn reclaim_staging(
     plan: &Plan,
     freed: &mut Freed,
 ) -> std::result::Result<(), GcError> {
-    let patience = plan.older_than.unwrap_or(RECOVERABLE);
     for name in own_directories(store)? {
         let Some(directory) = Dead::find(store, &name) else {
             continue;
         };
-        match directory.fate(patience) {
+        match directory.fate(plan.older_than) {
             Fate::NotOurs => {}
             Fate::Waits => freed.recoverable += 1,
+            Fate::Kept => freed.kept_jobs += 1,
             Fate::Goes => {
                 freed.staging += 1;
                 freed.staging_bytes += directory.size();

@@ -38,6 +38,8 @@
 //! [`protocol`] is how the two travel between client and daemon, and [`text`] how file names that
 //! are no text stand in JSON.
 //!
+//! [`kept`] is what is said of a failed job that stays, and [`look`] is how a job is looked into while it runs.
+//!
 //! [`hold`] keeps users of a store and its collector apart, and [`gc`] is the collector.
 //!
 //! [`parallel`] is how many files are dealt with at once.
@@ -54,6 +56,8 @@ pub mod error;
 pub mod fsck;
 pub mod gc;
 pub mod hold;
+pub mod kept;
+pub mod look;
 pub mod manifest;
 pub mod name;
 mod own;

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::look::Look;
 use crate::name::RelPath;
 use crate::record::Recording;
 
@@ -45,6 +46,16 @@ pub enum Request {
     Taken,
     /// The job's staging directory is wanted no more. Answered by `Released` when it is gone.
     Discard,
+    /// Which jobs run. Answered by `Jobs`, with a list of [`Running`](crate::look::Running) attached.
+    Jobs,
+    /// A look into a job, which the name of its staging directory names. Answered by `Seen`, with a
+    /// [`Page`](crate::look::Page) or the file itself attached.
+    Look {
+        /// Which job.
+        job: String,
+        /// At what.
+        at: Look,
+    },
     /// How the daemon is. Answered by `Status`.
     Status,
     /// End when idle. Answered by `Stopping`.
@@ -71,6 +82,9 @@ pub struct Registration {
     /// Shuffles what directories list.
     #[serde(default)]
     pub listing_seed: Option<u64>,
+    /// What people are to call it; see [`look::label`](crate::look::label).
+    #[serde(default)]
+    pub label: String,
 }
 
 /// Which inputs a job may change: their content is copied when it first changes, and nothing is for
@@ -116,6 +130,10 @@ pub enum Reply {
     Report,
     /// `Taken` or `Discard` is done.
     Released,
+    /// The jobs are attached.
+    Jobs,
+    /// What was looked at is attached.
+    Seen,
     /// How the daemon is.
     Status(Status),
     /// The daemon ends as soon as no job runs.

@@ -97,11 +97,19 @@ impl Recovery {
 /// long as the directory is locked, no collector removes any of it. To be called with the
 /// [`Hold`](crate::hold::Hold) under which the blobs were found.
 pub fn write_inputs(directory: BorrowedFd<'_>, manifest: &[u8]) -> Result<()> {
-    let what = "say what the job uses in";
+    write(directory, INPUTS, manifest, "say what the job uses in")
+}
+
+pub(crate) fn write(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    bytes: &[u8],
+    what: &'static str,
+) -> Result<()> {
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
-    let file = rustix::fs::openat(directory, INPUTS, flags, mode).context(what, INPUTS)?;
-    File::from(file).write_all(manifest).context(what, INPUTS)
+    let file = rustix::fs::openat(directory, name, flags, mode).context(what, name)?;
+    File::from(file).write_all(bytes).context(what, name)
 }
 
 /// What the owner of a staging directory uses, if that can be told.
@@ -109,7 +117,7 @@ pub fn read_inputs(directory: BorrowedFd<'_>) -> Option<Manifest> {
     Manifest::decode(&read(directory, INPUTS)?).ok()
 }
 
-fn read(directory: BorrowedFd<'_>, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn read(directory: BorrowedFd<'_>, name: &str) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(directory, name, flags, Mode::empty()).ok()?;
     let mut bytes = Vec::new();

@@ -152,7 +152,7 @@ fn is_there(directory: &OwnedFd) -> rustix::io::Result<bool> {
 }
 
 /// How staging directories are opened.
-pub(crate) const FLAGS: OFlags = OFlags::RDONLY
+pub const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC)
     .union(OFlags::NOFOLLOW);

@@ -11,13 +11,14 @@ use cas::directory::Root;
 use cas::manifest::{Declared, Manifest};
 use cas::record::{Level, Recording};
 
-use crate::cli::Environment;
+use crate::cli::{Environment, kept_by_default};
 use crate::daemon::Daemons;
 use crate::delta::DeltaDocument;
 use crate::error::{Error, Result, say};
 use crate::exit_code;
 use crate::images;
 use crate::ingest::{self, Coverage, Index, Ingestion, Progress};
+use crate::kept::Keeping;
 use crate::mount_ops;
 use crate::original::{Batch, Bind};
 use crate::output::{Collector, Disposal, Hashed};
@@ -51,8 +52,9 @@ fn attempt(
     environment: &Environment,
     result: &mut Option<Pending>,
 ) -> Result<u8> {
-    let spec = trial::read_spec(&arguments.params)?.0;
-    let spec = override_spec(spec, arguments)?;
+    let (spec, text) = trial::read_spec(&arguments.params)?;
+    let spec = override_spec(spec, arguments);
+    let keep = spec.keep_failed;
     let store = Store::open(&spec.store)?;
     let daemons = Daemons::from_environment(environment)?;
     let disposal = disposal(&spec);
@@ -72,6 +74,8 @@ fn attempt(
         let _ = writeln!(std::io::stderr(), "{hint}");
     }
     let command = job.command[0].clone();
+    let keep = keep.map(|time| Keeping::new(time, &job, environment, Some(text)));
+    let keep = keep.transpose()?;
     // From here on a signal to stop ends the job and not us, so that nothing is left behind. Whoever
     // stops a job asks for it more than once, and wants no result of half of it.
     let signals = SignalHold::new();
@@ -89,6 +93,7 @@ fn attempt(
             disposal,
             tracked,
             level,
+            keep: keep.filter(|_| code != 0),
             result: &mut *result,
         };
         stopped = report(finished, &store, to, &signals)?;
@@ -106,7 +111,7 @@ fn attempt(
 }
 
 /// What the command line says beats what the spec says.
-fn override_spec(mut spec: Spec, arguments: &Batch) -> Result<Spec> {
+fn override_spec(mut spec: Spec, arguments: &Batch) -> Spec {
     let binds = arguments.binds.iter().map(Bind::operation);
     spec.mount_ops.extend(binds);
     if arguments.force_shell {
@@ -118,7 +123,30 @@ fn override_spec(mut spec: Spec, arguments: &Batch) -> Result<Spec> {
         spec.environment.push(variable);
         spec.command = vec!["/bin/sh".into()];
     }
-    Ok(spec)
+    if arguments.keep_failed {
+        spec.keep_failed = spec.keep_failed.or_else(|| Some(kept_by_default()));
+    }
+    spec
+}
+
+/// The job of a spec that is given as text, on other inputs.
+///
+/// # Errors
+/// A spec that makes no sense any more.
+pub(crate) fn again(
+    arguments: &Batch,
+    text: &str,
+    manifest: Manifest,
+    store: &Store,
+    environment: &Environment,
+) -> Result<Job> {
+    let spec = Spec::parse(text).map_err(|message| Error::Spec {
+        path: arguments.params.clone(),
+        message,
+    })?;
+    let mut spec = override_spec(spec, arguments);
+    (spec.visible, spec.input_root) = (Vec::new(), manifest.input_root);
+    mean(spec, store, environment)
 }
 
 fn disposal(spec: &Spec) -> Disposal {
@@ -139,7 +167,9 @@ pub(crate) fn mean(spec: Spec, store: &Store, environment: &Environment) -> Resu
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
+    let label = spec.label.unwrap_or_else(|| label(&spec.command));
     Ok(Job {
+        label,
         directory: mounts.run_directory.join(&spec.directory),
         manifest: Manifest {
             input_root: spec.input_root,
@@ -163,6 +193,11 @@ pub(crate) fn mean(spec: Spec, store: &Store, environment: &Environment) -> Resu
         },
         listing_seed: None,
     })
+}
+
+/// What a job is called that has no name of its own: its command.
+pub(crate) fn label(command: &[OsString]) -> String {
+    shell::quote(command).to_string_lossy().into_owned()
 }
 
 /// Everything that is declared, with named files put into the store first. The order of the spec
@@ -217,6 +252,8 @@ struct Destination<'a> {
     disposal: Disposal,
     tracked: Tracked,
     level: Level,
+    /// The job failed, and is to be kept.
+    keep: Option<Keeping>,
     result: &'a mut Option<Pending>,
 }
 
@@ -242,7 +279,12 @@ fn report(
     } = view;
     run::check_report(&report)?;
     let collector = Collector::open(store, &staging, report.late_writer)?;
-    let (hashed, changes) = collector.collect(report.outputs, report.changes, to.disposal)?;
+    // A directory that stays is nobody else's.
+    let disposal = match to.keep {
+        Some(_) => Disposal::Spare,
+        None => to.disposal,
+    };
+    let (hashed, changes) = collector.collect(report.outputs, report.changes, disposal)?;
     let usage = Usage::new(&finished.ended, report.in_bytes, &hashed);
     let mut document = document(usage, finished.ended.timed_out, Some(&hashed));
     (document.inputs, document.data_path) = (report.inputs, Some(report.data_path));
@@ -255,7 +297,7 @@ fn report(
     document.record = Told::new(to.level, report.record, &hashed, to.result.as_ref())?;
     let root = to.cas_dir.join("staging").join(&staging);
     let mut kept = false;
-    if to.disposal != Disposal::Move {
+    if matches!(disposal, Disposal::Copy | Disposal::HashOnly) {
         let names = collector.names_of_their_own(&hashed)?;
         document.staging_files = Some(result::staging_files(&hashed, &names, &root));
         kept = !names.is_empty();
@@ -263,6 +305,12 @@ fn report(
     }
     if let Some(signal) = hold.kept() {
         return Ok(Some(signal));
+    }
+    if let Some(keeping) = &to.keep {
+        keeping.keep(store, &staging, document.usage.status, lease)?;
+        document.kept = Some(staging);
+        write(to.result, &document)?;
+        return Ok(None);
     }
     // Whoever reads the result takes the staging files over. Until it is in place they are the
     // daemon's, which removes them if we die; so they are taken over before, not after.
@@ -303,6 +351,7 @@ fn document(usage: Usage, timed_out: bool, hashed: Option<&[Hashed]>) -> ResultD
         sandbox_error: None,
         record: Told::default(),
         wanted: Vec::new(),
+        kept: None,
         absent: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The command line and the environment: read here, and nowhere else.
 
+mod jobs;
 mod learn;
 mod mount;
 mod store;
@@ -18,6 +19,10 @@ use crate::error::Result;
 use crate::original::{self, Asked, Id, Mode};
 use crate::runtime::RuntimeDirectory;
 
+pub use jobs::{
+    JobArguments, JobCommand, JobsArguments, KeepArgument, ShellArguments, kept_by_default,
+    parse_age,
+};
 pub use learn::{CheckArguments, KeyArguments, LearnArguments};
 pub use mount::MountArguments;
 pub use store::{DoctorArguments, FsckArguments, GcArguments, RecoverArguments, StoreArgument};
@@ -81,6 +86,10 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// Show the daemons of this user and their jobs
     Status(StatusArguments),
+    /// List jobs that run, and failed ones that are kept
+    Jobs(JobsArguments),
+    /// Look into a job
+    Job(JobArguments),
     /// Mount a read-write view that lasts: inputs from directories, changes in a state directory
     Mount(MountArguments),
     /// Serve jobs; started by itself when needed
@@ -131,6 +140,9 @@ pub struct RunArguments {
     /// Record what the job touches, in the result document
     #[arg(long, value_name = "LEVEL", default_value = "none")]
     pub record: RecordLevel,
+    /// Whether it is kept if it fails.
+    #[command(flatten)]
+    pub keep: KeepArgument,
     /// No summary and no progress
     #[arg(short, long)]
     pub quiet: bool,
@@ -429,6 +441,8 @@ pub struct Environment {
     pub runtime_directory: Option<PathBuf>,
     /// `WAKEBOX_LOG`: what to log, as for `tracing`'s `EnvFilter`.
     pub log: Option<OsString>,
+    /// The command line, without the program's name: a job that is kept remembers how it was asked for.
+    pub words: Vec<OsString>,
     /// `WAKEBOX_IDLE`: how long daemons live without a connection.
     pub idle: Duration,
 }
@@ -444,6 +458,7 @@ impl Environment {
             runtime_directory: path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute()),
             log: text("WAKEBOX_LOG").filter(|text| !text.is_empty()),
             idle: idle.unwrap_or(Duration::from_secs(IDLE_SECONDS)),
+            words: std::env::args_os().skip(1).collect(),
             variables,
         }
     }
@@ -501,6 +516,11 @@ mod tests {
             &["run", "-o", "x", "make"],
             &["cas", "ls"],
             &["status"],
+            &["jobs", "--json"],
+            &["job", "ls", "0123", "--outputs"],
+            &["job", "shell", "--job", "0123"],
+            &["run", "--keep-failed", "make"],
+            &["run", "--keep-failed=12h", "make"],
             &["explain", "result.json", "--unused"],
             &["daemon", "--stop"],
             &["manual"],

@@ -1,5 +1,7 @@
 //! Finding the daemon or starting it, and the lease of one job.
 
+mod look;
+
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -91,6 +93,8 @@ pub struct Terms<'a> {
     pub record: Recording,
     /// Shuffles what directories list.
     pub listing_seed: Option<u64>,
+    /// What people are to call it.
+    pub label: &'a str,
 }
 
 impl Daemons {
@@ -111,8 +115,8 @@ impl Daemons {
         .into())
     }
 
-    /// Registers a job, by the bytes of its manifest, with the daemon of a store, and returns the name of the job's directory in
-    /// the staging area. A daemon that ends before it has answered is no failure: nothing has
+    /// Registers a job with the daemon of a store, and returns the name of the job's directory in the
+    /// staging area. `manifest` has the bytes that the registration names. A daemon that ends before it has answered is no failure: nothing has
     /// happened yet, and the next one will do.
     pub fn register(
         &self,
@@ -319,6 +323,7 @@ impl Lease {
             copy_on_write: terms.copy_on_write.clone(),
             record: terms.record,
             listing_seed: terms.listing_seed,
+            label: cas::look::label(terms.label),
         };
         let mut answer = self.ask(what, &Request::Register(registration), None)?;
         if answer.0 == Reply::SendManifest {

@@ -187,6 +187,7 @@ fn job(digest: Digest, workspace: &Path) -> Result<Job> {
         rustix::process::getegid().as_raw(),
     );
     Ok(Job {
+        label: "doctor".into(),
         manifest: Manifest {
             input_root: None,
             entries: vec![input],

@@ -70,6 +70,12 @@ fn tell(freed: &Freed, dry_run: bool) -> Result<()> {
         freed.kept,
         HumanBytes(freed.kept_bytes)
     ))?;
+    if freed.kept_jobs > 0 {
+        let jobs = freed.kept_jobs;
+        print(format_args!(
+            "{jobs} failed jobs are kept; see `wakebox jobs`"
+        ))?;
+    }
     if freed.recoverable > 0 {
         print(format_args!(
             "{} jobs died before their results were written; see `wakebox recover --list`",

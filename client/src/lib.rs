@@ -20,6 +20,8 @@
 //!
 //! [`gc`], [`fsck`] and [`recover`] look after a store, [`doctor`] after the machine.
 //!
+//! [`jobs`] looks into jobs that run, and [`kept`] puts failed ones away.
+//!
 //! [`exit_code`] is an interface, and [`error`] says which failure has which code.
 
 pub mod batch;
@@ -39,6 +41,8 @@ pub mod hidden;
 pub mod images;
 pub mod ingest;
 pub mod interactive;
+pub mod jobs;
+pub mod kept;
 pub mod key;
 pub mod learn;
 pub mod mount;

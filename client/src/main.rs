@@ -6,8 +6,8 @@ use client::cli::{Call, Command, Environment, Misuse};
 use client::error::say;
 use client::runner::Listener;
 use client::{
-    batch, check, commands, doctor, exit_code, explain, fsck, gc, interactive, key, learn, mount,
-    recover, workspace,
+    batch, check, commands, doctor, exit_code, explain, fsck, gc, interactive, jobs, key, learn,
+    mount, recover, workspace,
 };
 
 fn main() -> ExitCode {
@@ -54,6 +54,8 @@ fn run(call: &Call, environment: &Environment) -> client::error::Result<u8> {
         Call::Command(Command::Recover(arguments)) => recover::run(arguments, environment),
         Call::Command(Command::Doctor(arguments)) => doctor::run(arguments, environment),
         Call::Command(Command::Status(arguments)) => commands::status(arguments, environment),
+        Call::Command(Command::Jobs(arguments)) => jobs::list(arguments, environment),
+        Call::Command(Command::Job(arguments)) => jobs::run(arguments, environment),
         Call::Command(Command::Mount(arguments)) => Ok(mount::run(arguments, environment)),
         Call::Command(Command::Daemon(arguments)) => commands::daemon(arguments, environment),
         Call::Command(Command::Completions { shell }) => commands::completions(*shell),

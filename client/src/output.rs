@@ -25,6 +25,9 @@ pub enum Disposal {
     Move,
     /// They stay where they are for the caller, and the store gets copies.
     Copy,
+    /// As [`Disposal::Copy`], and those that are no outputs stay, too: the report that lies with them
+    /// names them, and is to be read again.
+    Spare,
     /// They stay where they are, and the store gets nothing.
     HashOnly,
 }
@@ -207,7 +210,7 @@ impl<'s> Collector<'s> {
             })
         });
         let (hashed, changes) = changes::settle(hashed.collect(), changes);
-        if disposal != Disposal::Move {
+        if matches!(disposal, Disposal::Copy | Disposal::HashOnly) {
             self.remove_unused(&staged, &hashed)?;
         }
         Ok((hashed, changes))
@@ -265,7 +268,7 @@ impl<'s> Collector<'s> {
             }
             _ if !quiet => self.store.put_file(&file, &self.copies()?)?,
             Disposal::Move => self.move_in(id, &file)?,
-            Disposal::Copy => self.copy_in(id, &file)?,
+            Disposal::Copy | Disposal::Spare => self.copy_in(id, &file)?,
         };
         Ok(Content {
             digest,

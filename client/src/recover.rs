@@ -35,11 +35,16 @@ pub fn run(arguments: &RecoverArguments, environment: &Environment) -> Result<u8
 fn list(store: &Store) -> Result<u8> {
     let now = workspace::now() / 1_000_000_000;
     for dead in Dead::all(store)? {
+        let kept = if dead.kept().is_some() {
+            ", failed and kept"
+        } else {
+            ""
+        };
         let what = match dead.recovery().map(|recovery| recovery.job) {
             None => continue, // an import's, or its result was written
             Some(JobState::Running) => "died while it ran; `wakebox gc` removes it".to_owned(),
             Some(JobState::Ended(report)) => {
-                format!("ended with {} outputs", report.outputs.len())
+                format!("ended with {} outputs{kept}", report.outputs.len())
             }
         };
         let (name, size, ago) = (dead.name(), HumanBytes(dead.size()), now - dead.changed());
@@ -132,6 +137,7 @@ fn document(hashed: &[Hashed]) -> ResultDocument {
         sandbox_error: Some(SandboxFailure::new(&lost)),
         record: Told::default(),
         wanted: Vec::new(),
+        kept: None,
         absent: None,
     }
 }

@@ -61,6 +61,9 @@ pub struct ResultDocument {
     /// Outputs that were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub wanted: Vec<RelPath>,
+    /// The id of the job, if it failed and was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
     /// The last names that a failed job looked for in vain, in that order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent: Option<Vec<RelPath>>,

@@ -52,6 +52,8 @@ pub struct Job {
     pub record: Recording,
     /// Shuffles what directories list.
     pub listing_seed: Option<u64>,
+    /// What people call it.
+    pub label: String,
 }
 
 /// A job that has ended.
@@ -96,6 +98,7 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
         user: job.user,
         record: job.record,
         listing_seed: job.listing_seed,
+        label: &job.label,
     };
     let (lease, staging) = daemons.register(store.root(), &manifest, &hold, &terms)?;
     store.write_inputs(&staging, &manifest)?;

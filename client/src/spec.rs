@@ -27,7 +27,7 @@ use crate::mount_ops::{self, MountOp, TypedOp};
 use crate::sandbox::plan::{Limit, Limited, Namespaces};
 
 /// Where blobs are if the spec does not say.
-const DEFAULT_STORE: &str = ".build/cas";
+pub(crate) const DEFAULT_STORE: &str = ".build/cas";
 
 /// A spec, as meant.
 #[derive(Clone, Debug)]
@@ -66,6 +66,10 @@ pub struct Spec {
     pub adopt: bool,
     /// How much is recorded of what the job touches.
     pub record: Level,
+    /// How long the job is kept if it fails, if at all.
+    pub keep_failed: Option<Duration>,
+    /// What people are to call it, if not by its command.
+    pub label: Option<String>,
 }
 
 /// One declared input.
@@ -102,6 +106,9 @@ struct Document {
     staging: StagingChoice,
     adopt: bool,
     record: Level,
+    keep_failed: Option<KeepChoice>,
+    /// Of any type: callers have always been free to write notes.
+    label: Option<serde_json::Value>,
 }
 
 impl Default for Document {
@@ -128,6 +135,8 @@ impl Default for Document {
             staging: StagingChoice::Keep,
             adopt: true,
             record: Level::None,
+            keep_failed: None,
+            label: None,
         }
     }
 }
@@ -137,6 +146,26 @@ impl Default for Document {
 enum StagingChoice {
     Keep,
     Discard,
+}
+
+/// Whether and how long a failed job is kept.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected true, false, or a time as \"12h\"")]
+enum KeepChoice {
+    Whether(bool),
+    Time(String),
+}
+
+impl KeepChoice {
+    fn mean(self) -> Result<Option<Duration>, String> {
+        match self {
+            Self::Whether(keep) => Ok(keep.then(crate::cli::kept_by_default)),
+            Self::Time(text) => match crate::cli::parse_age(&text) {
+                Ok(time) => Ok(Some(time)),
+                Err(problem) => Err(format!("keep-failed: {problem}")),
+            },
+        }
+    }
 }
 
 /// One number for both, or a pair.
@@ -242,6 +271,10 @@ impl Document {
             keep_staging: self.staging == StagingChoice::Keep,
             adopt: self.adopt,
             record: self.record,
+            keep_failed: self.keep_failed.map_or(Ok(None), KeepChoice::mean)?,
+            label: self
+                .label
+                .and_then(|label| Some(label.as_str()?.to_owned())),
         })
     }
 }

@@ -87,7 +87,7 @@ impl Ground<'_> {
         let view = finished.view.ok_or_else(|| {
             Error::Usage("the spec has no workspace among its mount-ops: nothing is tracked".into())
         })?;
-        let (report, outputs, _) = workspace::collect(view, self.store)?;
+        let (report, outputs, _) = workspace::collect(view, self.store, None)?;
         if report.late_writer {
             say("a process outside the sandbox has a file of the job open and may go on writing");
         }

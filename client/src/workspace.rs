@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cas::changes::InputChanges;
-use cas::manifest::{Declared, DeclaredKind};
+use cas::manifest::{Declared, DeclaredKind, Manifest};
 use cas::record::Recording;
 use cas::report::Report;
 use cas::{RelPath, Store};
@@ -23,6 +23,7 @@ use crate::exec::Ended;
 use crate::exit_code;
 use crate::explain;
 use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress};
+use crate::kept::Keeping;
 use crate::mount_ops::{MountOp, compile};
 use crate::output::{Collector, Disposal, Hashed, HashedEntry};
 use crate::pending::Pending;
@@ -63,7 +64,10 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let ingested = ingest(arguments, &workspace, &wanted, &store, coarse)?;
     let declared = ingested.manifest.entries.clone();
     let writable = writable(&declared);
-    let job = job(arguments, environment, &workspace, ingested)?;
+    let job = job(arguments, environment, &workspace, ingested.manifest)?;
+    let keep = arguments.keep.keep_failed;
+    let keep = keep.map(|time| Keeping::new(time, &job, environment, None));
+    let keep = keep.transpose()?;
     let finished = run::run(job, &store, &daemons, hold)?;
     // What is taken in stays at least until it is published.
     let _hold = store.hold()?;
@@ -75,7 +79,10 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         return Ok(code);
     };
     let id = view.staging.clone();
-    let (mut report, mut outputs, changes) = collect(view, &store)?;
+    let keep = keep.filter(|_| code != 0);
+    let kept = keep.is_some().then(|| id.clone());
+    let status = exit_code::result_status(&finished.ended);
+    let (mut report, mut outputs, changes) = collect(view, &store, keep.map(|k| (k, status)))?;
     outputs.retain(|output| has_changed(output, &writable));
     let absent = std::mem::take(&mut report.absent);
     if report.late_writer {
@@ -91,6 +98,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         document.delta = (!arguments.cow.is_empty()).then(delta);
         document.record = Told::new(arguments.record.into(), record, &outputs, Some(&json))?;
         document.wanted.clone_from(&wanted);
+        document.kept = kept;
         document.absent = (code != 0).then_some(absent);
         json.commit(&document)?;
     }
@@ -176,10 +184,11 @@ pub(crate) fn check_place(workspace: &Path, store: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes what the job made into the store, and lets the job go.
+/// Takes what the job made into the store, and lets the job go or keeps it.
 pub(crate) fn collect(
     view: FinishedView,
     store: &Store,
+    keep: Option<(Keeping, i32)>,
 ) -> Result<(Report, Vec<Hashed>, InputChanges)> {
     let FinishedView {
         mut report,
@@ -190,8 +199,15 @@ pub(crate) fn collect(
     let outputs = std::mem::take(&mut report.outputs);
     let collector = Collector::open(store, &staging, report.late_writer)?;
     let changes = std::mem::take(&mut report.changes);
-    let (outputs, changes) = collector.collect(outputs, changes, Disposal::Move)?;
-    drop(lease);
+    let disposal = match keep {
+        Some(_) => Disposal::Spare,
+        None => Disposal::Move,
+    };
+    let (outputs, changes) = collector.collect(outputs, changes, disposal)?;
+    match keep {
+        Some((keeping, status)) => keeping.keep(store, &staging, status, lease)?,
+        None => drop(lease),
+    }
     Ok((report, outputs, changes))
 }
 
@@ -316,17 +332,32 @@ fn has_changed(output: &Hashed, writable: &BTreeMap<RelPath, Declared>) -> bool 
     }
 }
 
+/// The job of a call in the current directory, on other inputs.
+///
+/// # Errors
+/// A call that makes no sense any more.
+pub(crate) fn again(
+    arguments: &RunArguments,
+    environment: &Environment,
+    manifest: Manifest,
+) -> Result<Job> {
+    let workspace = std::env::current_dir().and_then(|here| here.canonicalize());
+    let workspace = workspace.map_err(|e| Error::io("find", "the current directory", e))?;
+    job(arguments, environment, &workspace, manifest)
+}
+
 fn job(
     arguments: &RunArguments,
     environment: &Environment,
     workspace: &Path,
-    ingested: Ingested,
+    manifest: Manifest,
 ) -> Result<Job> {
     let view = MountOp::Workspace {
         destination: workspace.into(),
     };
     Ok(Job {
-        manifest: ingested.manifest,
+        label: crate::batch::label(&arguments.command),
+        manifest,
         copy_on_write: cow::rule(workspace, &arguments.cow)?,
         mounts: compile(&[view], workspace).map_err(Error::Usage)?,
         squashfuse: None,
@@ -463,6 +494,7 @@ fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocumen
         sandbox_error: None,
         record: Told::default(),
         wanted: Vec::new(),
+        kept: None,
         absent: None,
     }
 }

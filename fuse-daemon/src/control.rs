@@ -1,6 +1,7 @@
 //! The daemon's socket: requests in, replies out, descriptors passed. No logic.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::socket_peercred;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
+use cas::look::{Look, Page};
 use cas::protocol::{self, Registration, Reply, Request, Status};
+use serde::Serialize;
 
 use crate::fuse::{self, Session};
 use crate::job::Job;
@@ -47,6 +50,15 @@ impl std::fmt::Debug for Stop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Stop")
     }
+}
+
+/// What is said, and what goes with it; or why not, for people.
+type Answer = Result<(Reply, Option<OwnedFd>), String>;
+
+/// What a look shows.
+enum Seen {
+    Page(Page),
+    File(File),
 }
 
 /// One connection: at most one job, which ends with it.
@@ -105,11 +117,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    fn answer(
-        &mut self,
-        request: Request,
-        fd: Option<OwnedFd>,
-    ) -> Result<(Reply, Option<OwnedFd>), String> {
+    fn answer(&mut self, request: Request, fd: Option<OwnedFd>) -> Answer {
         let reply = match request {
             Request::Register(registration) => self.register(registration)?,
             Request::Manifest => self.learn(attached(fd)?)?,
@@ -125,6 +133,8 @@ impl Connection<'_> {
                 self.discard();
                 Reply::Released
             }
+            Request::Jobs => return self.jobs(),
+            Request::Look { job, at } => return self.look(&job, &at),
             Request::Status => Reply::Status(self.status()),
             Request::Stop => {
                 (self.context.stop.0)();
@@ -197,7 +207,7 @@ impl Connection<'_> {
         Ok(Reply::Serving)
     }
 
-    fn finish(&mut self) -> Result<(Reply, Option<OwnedFd>), String> {
+    fn finish(&mut self) -> Answer {
         let ended = self.session.as_ref().is_none_or(end);
         let counts = self.session.iter().flat_map(Session::counts);
         let requests = counts.map(|(name, count)| (name.to_owned(), count));
@@ -207,9 +217,7 @@ impl Connection<'_> {
             .job()?
             .report(!ended, requests)
             .map_err(|refusal| refusal.to_string())?;
-        let bytes = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
-        let document = protocol::write_document(&bytes).map_err(|error| error.to_string())?;
-        Ok((Reply::Report, Some(document)))
+        Ok((Reply::Report, Some(document(&report)?)))
     }
 
     /// Ends the job. When the file system has ended, too, its staging directory is gone.
@@ -220,6 +228,28 @@ impl Connection<'_> {
         if let Some((id, job)) = self.job.take() {
             self.context.registry.release(id);
             drop(job);
+        }
+    }
+
+    /// All jobs, the oldest first.
+    fn jobs(&self) -> Answer {
+        let jobs = self.context.registry.all();
+        let mut running: Vec<_> = jobs.iter().filter_map(|job| job.running().ok()).collect();
+        running.sort_by_key(|job| std::cmp::Reverse(job.age_ms));
+        Ok((Reply::Jobs, Some(document(&running)?)))
+    }
+
+    fn look(&self, job: &str, at: &Look) -> Answer {
+        let found = self.context.registry.find(job);
+        let job = found.ok_or_else(|| format!("there is no running job {job}"))?;
+        let seen = match at {
+            Look::At { path, from } => job.look_at(path.as_ref(), *from).map(Seen::Page),
+            Look::Outputs { after } => job.look_at_outputs(after.as_ref()).map(Seen::Page),
+            Look::File { path } => job.look_into(path).map(Seen::File),
+        };
+        match seen.map_err(|refusal| refusal.to_string())? {
+            Seen::Page(page) => Ok((Reply::Seen, Some(document(&page)?))),
+            Seen::File(file) => Ok((Reply::Seen, Some(file.into()))),
         }
     }
 
@@ -246,6 +276,11 @@ fn end(session: &Session) -> bool {
         session.abort(END_LIMIT);
     }
     ended
+}
+
+fn document(content: &impl Serialize) -> Result<OwnedFd, String> {
+    let bytes = serde_json::to_vec(content).map_err(|error| error.to_string())?;
+    protocol::write_document(&bytes).map_err(|error| error.to_string())
 }
 
 fn attached(fd: Option<OwnedFd>) -> Result<OwnedFd, String> {

@@ -6,11 +6,13 @@
 mod ends;
 mod extended;
 mod files;
+mod look;
 mod saved;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Instant;
 
 use cas::copy::Copier;
 use cas::manifest::Resolved;
@@ -97,6 +99,11 @@ pub struct Job {
     /// By which the record goes, if one is kept.
     clock: Option<fn() -> Time>,
     names_only: bool,
+    /// What people call it.
+    label: String,
+    started: Instant,
+    /// Descriptors of regular files that are open.
+    open: AtomicU64,
 }
 
 impl Job {
@@ -140,7 +147,17 @@ impl Job {
             failure: OnceLock::new(),
             clock: None,
             names_only: false,
+            label: String::new(),
+            started: Instant::now(),
+            open: AtomicU64::new(0),
         }
+    }
+
+    /// Gives the job a name for people.
+    #[must_use]
+    pub fn labelled(mut self, label: &str) -> Self {
+        self.label = cas::look::label(label);
+        self
     }
 
     /// Records what this job touches, from now on and by a clock.

@@ -139,6 +139,7 @@ impl Registry {
         let store = self.store.clone();
         let job = Job::new(store, staging, inputs, changeable, owner, now)?;
         let job = job.recorded(registration.record, process::precise_now);
+        let job = job.labelled(&registration.label);
         let job = Arc::new(match registration.listing_seed {
             Some(seed) => job.shuffled(seed),
             None => job,
@@ -151,6 +152,18 @@ impl Registry {
     /// Lets go of a job. Its staging directory goes too, unless it was given away.
     pub fn release(&self, id: JobId) {
         drop(self.jobs.remove(&id));
+    }
+
+    /// The job with a staging directory of this name.
+    pub fn find(&self, staging: &str) -> Option<Arc<Job>> {
+        let id = JobId(u64::from_str_radix(staging, 16).ok()?);
+        Some(self.jobs.get(&id)?.clone())
+    }
+
+    /// All jobs.
+    pub fn all(&self) -> Vec<Arc<Job>> {
+        let jobs = self.jobs.iter();
+        jobs.map(|entry| entry.value().clone()).collect()
     }
 
     /// Adds what a job has asked of its view.

@@ -15,6 +15,7 @@ mod explain;
 mod fsck;
 mod gc;
 mod input_root;
+mod jobs;
 mod kept;
 mod key;
 mod learn;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, flock};
 
-use super::own_directories;
+use super::{RECOVERABLE, own_directories};
 use crate::error::Result;
+use crate::kept::Kept;
 use crate::recovery::{JobState, Recovery};
 use crate::staging::FLAGS;
 use crate::store::{OURS, Store};
@@ -24,6 +25,8 @@ pub(super) enum Fate {
     Goes,
     /// Somebody may still recover outputs.
     Waits,
+    /// It was kept on purpose.
+    Kept,
     /// It belongs to the reader of a result.
     NotOurs,
 }
@@ -78,11 +81,23 @@ impl Dead {
         Recovery::read(self.fd.as_fd())
     }
 
-    pub(super) fn fate(&self, patience: Duration) -> Fate {
+    /// What is said of it if its job failed and was kept.
+    pub fn kept(&self) -> Option<Kept> {
+        Kept::read(self.fd.as_fd())
+    }
+
+    pub(super) fn fate(&self, older_than: Option<Duration>) -> Fate {
         if self.name.starts_with(OURS) {
             return Fate::Goes;
         }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+        if let Some(kept) = self.kept() {
+            return match kept.is_over(older_than, now) {
+                true => Fate::Goes,
+                false => Fate::Kept,
+            };
+        }
+        let patience = older_than.unwrap_or(RECOVERABLE);
         match self.recovery().map(|recovery| recovery.job) {
             // Its result has been written, and whoever reads that removes it.
             None => Fate::NotOurs,

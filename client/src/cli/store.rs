@@ -112,7 +112,7 @@ fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit.1)
 }
 
-fn age(text: &str) -> std::result::Result<Duration, String> {
+pub(super) fn age(text: &str) -> std::result::Result<Duration, String> {
     let units = [
         ("", 1),
         ("s", 1),

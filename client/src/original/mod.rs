@@ -45,6 +45,8 @@ pub struct Batch {
     pub interactive: bool,
     /// Whether the job's own exit code is kept from the caller.
     pub isolate_retcode: bool,
+    /// Whether the job is kept if it fails.
+    pub keep_failed: bool,
     /// Binds to make after the spec's own mount operations.
     pub binds: Vec<Bind>,
 }
@@ -269,6 +271,7 @@ impl Given {
             force_shell,
             interactive: force_shell || self.has(Id::Interactive),
             isolate_retcode: self.has(Id::IsolateRetcode),
+            keep_failed: self.has(Id::KeepFailed),
             binds: self.binds()?,
         })
     }

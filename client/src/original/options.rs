@@ -13,6 +13,8 @@ pub enum Id {
     Interactive,
     /// `--isolate-retcode`
     IsolateRetcode,
+    /// `--keep-failed`
+    KeepFailed,
     /// `--bind`
     Bind,
     /// `--rootfs`
@@ -100,7 +102,7 @@ impl Definition {
 }
 
 /// All options of the original.
-pub const OPTIONS: [Definition; 11] = [
+pub const OPTIONS: [Definition; 12] = [
     flag(
         Id::Params,
         'p',
@@ -138,6 +140,13 @@ pub const OPTIONS: [Definition; 11] = [
         &["isolate-retcode"],
         Mode::Batch,
         "Exit with 0 whenever the job ran, whatever it returned",
+    ),
+    flag(
+        Id::KeepFailed,
+        'k',
+        &["keep-failed"],
+        Mode::Batch,
+        "Keep what the job had and made if it fails, for `wakebox job shell`",
     ),
     flag(
         Id::Bind,

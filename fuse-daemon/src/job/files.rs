@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cas::RelPath;
 use cas::staging::is_quiet;
@@ -31,6 +32,7 @@ impl Job {
             return Err(Refusal::Os(Errno::TXTBSY));
         }
         let opened = self.commit(|view| view.open(id, caller, intent))?;
+        self.open.fetch_add(1, Ordering::Relaxed);
         if intent.execute {
             *self.running.entry(id).or_default() += 1;
         }
@@ -70,6 +72,7 @@ impl Job {
 
     /// Gives an open back.
     pub fn close(&self, id: InodeId, write: bool) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
         if write && let Some(mut writing) = self.writing.get_mut(&id) {
             writing.open = writing.open.saturating_sub(1);
         }
@@ -257,6 +260,7 @@ impl Job {
         let made = self.change(|view| view.make_unnamed(parent, backing, mode, caller, now));
         let made = made.inspect_err(|_| staged.doom())?;
         self.count_writer(made.id);
+        self.open.fetch_add(1, Ordering::Relaxed);
         Ok((self.complete((made, Some(staged.clone())))?, staged, file))
     }
 
@@ -282,10 +286,11 @@ impl Job {
         if write {
             self.count_writer(stat.attributes.id);
         }
+        self.open.fetch_add(1, Ordering::Relaxed);
         Ok((stat, staged, file))
     }
 
-    fn os_error(&self, error: &cas::Error) -> Refusal {
+    pub(super) fn os_error(&self, error: &cas::Error) -> Refusal {
         tracing::warn!("{error}");
         match error {
             cas::Error::Io { source, .. } => {

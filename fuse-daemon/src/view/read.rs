@@ -19,7 +19,7 @@ const DIRECTORY_SIZE: u64 = 4096;
 const DAY: i64 = 24 * 60 * 60;
 
 /// Offsets of `.` and `..` come first in a listing; see [`View::list`].
-const FIRST_CHILD: u64 = 2;
+pub(super) const FIRST_CHILD: u64 = 2;
 
 /// What an `open` is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -246,11 +246,22 @@ impl<S: Clone> View<S> {
         offsets: Range<u64>,
         limit: usize,
     ) -> Result<Vec<Listed<S>>> {
+        let found = self.listing(directory, offsets, limit)?;
+        self.note(directory, Class::List);
+        found.into_iter().map(|found| self.listed(found)).collect()
+    }
+
+    /// What a listing holds, before anybody is told of it.
+    pub(super) fn listing(
+        &self,
+        directory: InodeId,
+        offsets: Range<u64>,
+        limit: usize,
+    ) -> Result<Vec<Found>> {
         // As getdents(2): a removed directory has not even `.` and `..`. Its parent may be gone.
         if !self.directory_state(directory)? {
             return Err(Fault::NotFound);
         }
-        self.note(directory, Class::List);
         let declared = self.declared_places(directory);
         let behind_dots = offsets.start.saturating_sub(FIRST_CHILD);
         let (from, made_from) = (
@@ -273,8 +284,7 @@ impl<S: Clone> View<S> {
         let found = self.dots(directory, offsets.start);
         let found = found.into_iter().chain(children);
         let found = found.take_while(|found| found.next <= offsets.end);
-        let found: Vec<_> = found.take(limit).collect();
-        found.into_iter().map(|found| self.listed(found)).collect()
+        Ok(found.take(limit).collect())
     }
 
     /// How many places of a directory's listing belong to declared names.
@@ -325,10 +335,10 @@ impl<S: Clone> View<S> {
 }
 
 /// A place in a listing, before its attributes are known.
-struct Found {
-    name: Box<[u8]>,
-    next: u64,
-    id: InodeId,
+pub(super) struct Found {
+    pub(super) name: Box<[u8]>,
+    pub(super) next: u64,
+    pub(super) id: InodeId,
     counted: bool,
 }
 
