@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::name::RelPath;
-use crate::text;
+use crate::text::{self, Text};
 
 /// How much is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -118,6 +118,57 @@ impl Row {
     }
 }
 
+/// A file of the host that the job opened beside its view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRow {
+    /// Where it is, absolute, as the job sees it.
+    pub path: Text,
+    /// What tells it from a path of the view.
+    pub class: HostClass,
+    /// [`Class::Exec`], if it was executed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Class>,
+    /// Never.
+    pub declared: bool,
+    /// Its length when it was opened.
+    pub bytes: u64,
+    /// What `bytes` is.
+    pub bytes_kind: BytesKind,
+    /// When it was first seen to be open: microseconds since the command could begin, in documents
+    /// seconds.
+    #[serde(serialize_with = "write_seconds", deserialize_with = "read_seconds")]
+    pub first: u64,
+}
+
+/// The class of a [`HostRow`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostClass {
+    /// A file of the host.
+    Host,
+}
+
+/// One line of a record, as results have it. The path of a view is relative and that of the host
+/// absolute, so the one is never taken for the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// Of the view.
+    View(Row),
+    /// Of the host.
+    Host(HostRow),
+}
+
+impl Line {
+    /// The row, if it is of the view.
+    pub fn of_view(&self) -> Option<&Row> {
+        match self {
+            Self::View(row) => Some(row),
+            Self::Host(_) => None,
+        }
+    }
+}
+
 /// The record of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -189,6 +240,24 @@ mod tests {
         let text = serde_json::to_string(&read).unwrap();
         assert!(text.contains(r#""bytes":7,"bytes_kind":"size""#), "{text}");
         assert_eq!(serde_json::from_str::<Row>(&text).unwrap(), read);
+    }
+
+    #[test]
+    fn a_line_is_of_the_view_or_of_the_host() {
+        let host = r#"{"path":"/bin/cc","class":"host","also":["exec"],"declared":false,"bytes":7,"bytes_kind":"size","first":0.5}"#;
+        let Line::Host(row) = serde_json::from_str(host).unwrap() else {
+            panic!("not of the host");
+        };
+        assert_eq!((&row.path.0[..], row.first), (&b"/bin/cc"[..], 500_000));
+        assert_eq!(serde_json::to_string(&Line::Host(row)).unwrap(), host);
+        let view = r#"{"path":"a","class":"read","declared":true,"first":0.0}"#;
+        assert!(matches!(serde_json::from_str(view), Ok(Line::View(_))));
+        for wrong in [
+            host.replace("\"host", "\"read"),
+            view.replace("\"a", "\"/a"),
+        ] {
+            assert!(serde_json::from_str::<Line>(&wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

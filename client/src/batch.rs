@@ -276,6 +276,7 @@ fn report(
         report,
         staging,
         lease,
+        host,
     } = view;
     run::check_report(&report)?;
     let collector = Collector::open(store, &staging, report.late_writer)?;
@@ -294,7 +295,7 @@ fn report(
         let input_root = to.tracked.input_root.as_ref();
         document.delta = Some(DeltaDocument::new(changes, input_root));
     }
-    document.record = Told::new(to.level, report.record, &hashed, to.result.as_ref())?;
+    document.record = Told::new(to.level, report.record, host, &hashed, to.result.as_ref())?;
     let root = to.cas_dir.join("staging").join(&staging);
     let mut kept = false;
     if matches!(disposal, Disposal::Copy | Disposal::HashOnly) {

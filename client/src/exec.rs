@@ -15,9 +15,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
 use crate::error::say;
+use crate::host;
 use crate::sandbox::plan::{Draft, Plan};
 use crate::sandbox::{
-    Ends, INTERRUPT, Prepared, QUIT, Reaped, Report, STOP, STOPPING, Terminal, Usage,
+    Ends, GO, INTERRUPT, Prepared, QUIT, Reaped, Report, STOP, STOPPING, Terminal, Usage,
     default_child_signal, is_missing, open_signals, reap, receive, run_init, spawn,
 };
 pub use crate::sandbox::{SandboxError, Serve, SignalHold};
@@ -83,6 +84,8 @@ pub struct Running {
     /// Whether the command is in a process group of its own.
     own_group: bool,
     reaped: bool,
+    /// The first report, if it was read before the job ended.
+    early: Option<Report>,
     /// Taken back when all processes of the job are gone.
     _terminal: Option<Terminal>,
     /// Last, so that the signals come through only when everything else was cleaned up. It
@@ -131,6 +134,7 @@ pub fn start(plan: &Plan, serve: Option<Serve<'_>>) -> Result<Running, SandboxEr
         started,
         own_group,
         reaped: false,
+        early: None,
         _terminal: terminal,
         _hold: hold,
     })
@@ -165,14 +169,28 @@ impl Running {
     /// A set-up that failed, a daemon that refused or hung up, a first process that was lost.
     /// In each case all processes of the job are dead.
     pub fn wait(
+        self,
+        limit: Option<Duration>,
+        daemon: Option<BorrowedFd<'_>>,
+    ) -> Result<Ended, SandboxError> {
+        self.wait_watching(limit, daemon, None)
+    }
+
+    /// As [`Running::wait`]. With a `host`, which needs a plan whose command waits, what the job
+    /// opens beside its view is looked at from the start.
+    ///
+    /// # Errors
+    /// As of [`Running::wait`].
+    pub fn wait_watching(
         mut self,
         limit: Option<Duration>,
         daemon: Option<BorrowedFd<'_>>,
+        host: Option<&mut host::Watch>,
     ) -> Result<Ended, SandboxError> {
         let deadline = limit.and_then(|limit| self.started.checked_add(limit));
         let mut interrupted = None;
         let stop = self
-            .watch(deadline, daemon, &mut interrupted)
+            .watch(deadline, daemon, &mut interrupted, host)
             .map_err(client("cannot watch the job"))?;
         match stop {
             Stop::TreeEnded => {}
@@ -195,13 +213,19 @@ impl Running {
 
     /// Sleeps until something has to be done about the job.
     fn watch(
-        &self,
+        &mut self,
         deadline: Option<Instant>,
         daemon: Option<BorrowedFd<'_>>,
         interrupted: &mut Option<i32>,
+        mut host: Option<&mut host::Watch>,
     ) -> Result<Stop, Errno> {
         loop {
-            let seen = self.sleep(deadline, daemon)?;
+            let seen = self.sleep(deadline, daemon, host.is_some())?;
+            if seen.reported
+                && let Some(host) = host.take()
+            {
+                self.let_begin(host)?;
+            }
             if seen.signal {
                 let signal = read_signals(self.signals.as_fd())?;
                 self.pass_on(signal);
@@ -223,10 +247,24 @@ impl Running {
         let _ended = send(&self.alive, &word, SendFlags::NOSIGNAL);
     }
 
+    /// Has the mounts of a job looked at that is ready, and lets it begin. Another report is left for
+    /// later.
+    fn let_begin(&mut self, host: &mut host::Watch) -> Result<(), Errno> {
+        self.early = receive(self.report.as_fd())?;
+        if self.early == Some(Report::Ready) {
+            if let Err(error) = host.begin(self.pid.as_raw_pid()) {
+                tracing::warn!("files of the host are not recorded: {error}");
+            }
+            let _ended = send(&self.alive, &GO, SendFlags::NOSIGNAL);
+        }
+        Ok(())
+    }
+
     fn sleep(
         &self,
         deadline: Option<Instant>,
         daemon: Option<BorrowedFd<'_>>,
+        awaits_report: bool,
     ) -> Result<Seen, Errno> {
         // Without a daemon, the place is taken by a second look at the job.
         let other = daemon.unwrap_or(self.pidfd.as_fd());
@@ -234,17 +272,26 @@ impl Running {
             PollFd::new(&self.pidfd, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::from_borrowed_fd(other, PollFlags::RDHUP),
+            PollFd::new(
+                if awaits_report {
+                    &self.report
+                } else {
+                    &self.pidfd
+                },
+                PollFlags::IN,
+            ),
         ];
         match poll(&mut watched, remaining(deadline).as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Seen::default()),
             Err(errno) => return Err(errno),
         }
-        let [job, signals, socket] = watched.map(|fd| fd.revents());
+        let [job, signals, socket, report] = watched.map(|fd| fd.revents());
         Ok(Seen {
             ended: job.contains(PollFlags::IN),
             signal: signals.contains(PollFlags::IN),
             hung_up: daemon.is_some() && !socket.is_empty(),
+            reported: awaits_report && !report.is_empty(),
         })
     }
 
@@ -296,9 +343,12 @@ impl Running {
         let mut not_run = None;
         let mut end = None;
         let mut stopped = None;
-        while let Some(report) =
-            receive(self.report.as_fd()).map_err(client("cannot read the sandbox's report"))?
-        {
+        let mut next = self.early;
+        loop {
+            let read = || receive(self.report.as_fd());
+            let report = next.take().map_or_else(read, |early| Ok(Some(early)));
+            let report = report.map_err(client("cannot read the sandbox's report"))?;
+            let Some(report) = report else { break };
             match report {
                 Report::Failed(failure, words) => {
                     return Err(SandboxError::from_failure(failure, words, &self.plan));
@@ -306,6 +356,7 @@ impl Running {
                 Report::NotRun(errno) => not_run = Some(errno),
                 Report::Ended(ended) => end = Some(ended),
                 Report::Stopped(usage) => stopped = Some(usage),
+                Report::Ready => {}
             }
         }
         conclude(
@@ -335,6 +386,7 @@ struct Seen {
     ended: bool,
     signal: bool,
     hung_up: bool,
+    reported: bool,
 }
 
 /// The daemon comes first: a job that ended because its view died has no result.
@@ -470,6 +522,7 @@ mod tests {
             ended: true,
             signal: true,
             hung_up: true,
+            reported: false,
         };
         assert_eq!(
             decide(seen, None, Some(libc::SIGTERM)),

@@ -10,7 +10,8 @@
 //! [`mod@publish`] puts it into the workspace. [`ingest`] is the way in: files of a workspace become
 //! blobs and a manifest.
 //!
-//! [`record`] is what the result tells of all that the job touched, and [`explain`] makes out of it
+//! [`record`] is what the result tells of all that the job touched, [`host`] knows what that is beside
+//! its view, and [`explain`] makes out of it
 //! why the job failed.
 //!
 //! [`learn`] makes a spec of a command, [`key`] a name of all that a spec stands for, and [`check`] finds
@@ -38,6 +39,7 @@ pub mod explain;
 pub mod fsck;
 pub mod gc;
 pub mod hidden;
+pub mod host;
 pub mod images;
 pub mod ingest;
 pub mod interactive;

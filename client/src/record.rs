@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::Path;
 
 use cas::RelPath;
-use cas::record::{Level, Record, Row};
+use cas::record::{Level, Line, Record, Row};
 use cas::text::Text;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::host::Opened;
 use crate::output::{Hashed, HashedEntry};
 use crate::pending::Pending;
 
@@ -20,9 +21,9 @@ const ROWS_MAX: usize = 10_000;
 /// What a result tells of the record.
 #[derive(Debug, Default, Serialize)]
 pub struct Told {
-    /// One row per path, sorted.
+    /// One row per path, sorted; those of the host come last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    record: Option<Vec<Row>>,
+    record: Option<Vec<Line>>,
     /// The file beside the result that has the rows, one in a line.
     #[serde(rename = "record-file", skip_serializing_if = "Option::is_none")]
     file: Option<Text>,
@@ -42,6 +43,7 @@ impl Told {
     pub fn new(
         level: Level,
         record: Option<Record>,
+        host: Option<Opened>,
         outputs: &[Hashed],
         result: Option<&Pending>,
     ) -> Result<Self> {
@@ -49,11 +51,15 @@ impl Told {
             return Ok(Self::default());
         };
         let mut told = Self {
-            missing: missing(level, record.overflow),
+            missing: missing(level, &record, host.as_ref()),
             unused: Some(record.unused),
             ..Self::default()
         };
-        let rows = with_lengths(record.rows, outputs);
+        let rows = with_lengths(record.rows, outputs)
+            .into_iter()
+            .map(Line::View);
+        let host = host.into_iter().flat_map(|host| host.rows).map(Line::Host);
+        let rows: Vec<_> = rows.chain(host).collect();
         let beside = result.and_then(|result| result.beside(".record.jsonl"));
         match beside.filter(|_| rows.len() > ROWS_MAX) {
             Some(file) => told.file = Some(write(&file, &rows)?),
@@ -63,10 +69,14 @@ impl Told {
     }
 }
 
-fn missing(level: Level, overflow: bool) -> Vec<&'static str> {
-    // What a job does with the host's own files is nothing that its view could see.
-    let host = (level == Level::Full).then_some("host");
-    host.into_iter().chain(overflow.then_some("rows")).collect()
+fn missing(level: Level, record: &Record, host: Option<&Opened>) -> Vec<&'static str> {
+    let host = match host {
+        _ if level < Level::Full => None,
+        None => Some("host"),
+        Some(host) => host.overflow.then_some("host-rows"),
+    };
+    let rows = record.overflow.then_some("rows");
+    host.into_iter().chain(rows).collect()
 }
 
 /// A file that the job made has the length that it had at the end.
@@ -85,7 +95,7 @@ fn with_lengths(mut rows: Vec<Row>, outputs: &[Hashed]) -> Vec<Row> {
 }
 
 /// Writes rows line by line and returns the name of the file.
-fn write(path: &Path, rows: &[Row]) -> Result<Text> {
+fn write(path: &Path, rows: &[Line]) -> Result<Text> {
     let failed = |error: std::io::Error| Error::io("write the record to", path, error);
     let mut lines = Vec::new();
     for row in rows {

@@ -8,16 +8,16 @@ use cas::Store;
 use cas::hold::Hold;
 use cas::manifest::Manifest;
 use cas::protocol::CopyOnWrite;
-use cas::record::Recording;
+use cas::record::{Level, Recording};
 use cas::report::Report;
 
 use crate::daemon::{Daemons, Lease, Terms, serve_packets};
 use crate::error::{Error, Result};
 use crate::exec::{self, Ended, Status};
-use crate::hidden;
 use crate::mount_ops::Compiled;
 use crate::sandbox::Serve;
 use crate::sandbox::plan::{Draft, Ids, Limit, Namespaces, Stdin, Step};
+use crate::{hidden, host};
 
 /// A job as meant: every default filled in, every path checked.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ pub struct FinishedView {
     pub staging: String,
     /// The job, for the daemon: dropping it drops the staged files.
     pub lease: Lease,
+    /// What it opened beside its view, if that was asked for and could be seen.
+    pub host: Option<host::Opened>,
 }
 
 /// Runs a job to its end. Must be called on the process's main thread: the job dies with the
@@ -105,13 +107,18 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
     // The child is a copy of this process: what it need not carry is not carried.
     drop((job.manifest, manifest, hold));
     let packets = serve_packets().map_err(|error| Error::io("prepare", "the view", error))?;
+    let is_full = job.record.level == Level::Full;
+    let mut host = is_full.then(host::Watch::new).flatten();
     let serve = Serve {
         socket: lease.socket(),
         request: &packets.0,
         ack: &packets.1,
+        waits: host.is_some(),
     };
     let running = exec::start(&plan, Some(serve))?;
-    let ended = running.wait(job.limit, Some(lease.socket()))?;
+    let ended = running.wait_watching(job.limit, Some(lease.socket()), host.as_mut())?;
+    // Before the view: it ends with the job's mount namespace, which this has open.
+    let host = host.and_then(host::Watch::finish);
     let report = lease.finish()?;
     Ok(Finished {
         ended,
@@ -119,6 +126,7 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
             report,
             staging,
             lease,
+            host,
         }),
     })
 }

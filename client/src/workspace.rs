@@ -75,10 +75,11 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         say(line);
     }
     let code = exit_code::of_job(&finished.ended);
-    let Some(view) = finished.view else {
+    let Some(mut view) = finished.view else {
         return Ok(code);
     };
     let id = view.staging.clone();
+    let host = view.host.take();
     let keep = keep.filter(|_| code != 0);
     let kept = keep.is_some().then(|| id.clone());
     let status = exit_code::result_status(&finished.ended);
@@ -96,7 +97,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         let mut document = document(&finished.ended, &report, &outputs);
         let delta = || DeltaDocument::new(changes.clone(), None);
         document.delta = (!arguments.cow.is_empty()).then(delta);
-        document.record = Told::new(arguments.record.into(), record, &outputs, Some(&json))?;
+        document.record = Told::new(arguments.record.into(), record, host, &outputs, Some(&json))?;
         document.wanted.clone_from(&wanted);
         document.kept = kept;
         document.absent = (code != 0).then_some(absent);
@@ -194,6 +195,7 @@ pub(crate) fn collect(
         mut report,
         staging,
         lease,
+        host: _,
     } = view;
     run::check_report(&report)?;
     let outputs = std::mem::take(&mut report.outputs);

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use cas::RelPath;
-use cas::record::{Class, Row};
+use cas::record::{Class, Line, Row};
 use cas::text::Text;
 use serde::Deserialize;
 
@@ -20,7 +20,7 @@ pub(super) struct Told {
     #[serde(default)]
     pub(super) wanted: Vec<RelPath>,
     pub(super) unused: Option<Vec<RelPath>>,
-    record: Option<Vec<Row>>,
+    record: Option<Vec<Line>>,
     record_file: Option<Text>,
     absent: Option<Vec<RelPath>>,
 }
@@ -48,6 +48,7 @@ impl Told {
         }
         let mut rows: Vec<_> = rows
             .iter()
+            .filter_map(Line::of_view)
             .filter(|row| row.has(Class::ProbeAbsent) && !row.declared)
             .collect();
         rows.sort_by_key(|row| row.first);
@@ -61,7 +62,7 @@ fn beside(result: &Path, name: &[u8]) -> PathBuf {
     result.with_file_name(std::ffi::OsStr::from_bytes(name))
 }
 
-fn read_rows(path: &Path) -> Result<Vec<Row>> {
+fn read_rows(path: &Path) -> Result<Vec<Line>> {
     let failed = |error: std::io::Error| Error::io("read", path, error);
     let lines = BufReader::new(File::open(path).map_err(failed)?).lines();
     let row =

@@ -27,7 +27,7 @@ use super::mounts::Root;
 use super::prepare::{Action, IdMaps, Prepared};
 use super::report::{At, Failure, Report, Stage, Words, send};
 use super::usage::{Ended, Usage};
-use super::{INTERRUPT, QUIT};
+use super::{GO, INTERRUPT, QUIT};
 use super::{command, mounts, squashfs, view};
 
 /// The child's ends of what connects it to the client.
@@ -226,6 +226,10 @@ fn protect(ends: &Ends) -> Result<(), Failure> {
 
 /// Forks the command and lives until it has ended or the client asks for an end.
 fn run_command(prepared: &Prepared<'_>, ends: &Ends) -> Result<(), Failure> {
+    if prepared.serve.is_some_and(|serve| serve.waits) && !may_begin(ends)? {
+        send(&ends.report, &Report::Stopped(kill_and_count()));
+        return Ok(());
+    }
     let children = open_signals(&[libc::SIGCHLD]).at(Stage::WatchChildren)?;
     let main = fork(|| command::run(&prepared.command, ends.report.as_fd())).at(Stage::Fork)?;
     // So that a pipe the client's caller reads from ends with the job's last holder of it.
@@ -246,6 +250,13 @@ fn run_command(prepared: &Prepared<'_>, ends: &Ends) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// Waits for the client; `false` if it wants no command any more.
+fn may_begin(ends: &Ends) -> Result<bool, Failure> {
+    send(&ends.report, &Report::Ready);
+    let word = hear(&ends.alive).at(Stage::WatchChildren)?;
+    Ok(matches!(word, Word::None))
 }
 
 /// What the client says.
@@ -278,6 +289,7 @@ fn hear(alive: &OwnedFd) -> Result<Word, Errno> {
     Ok(match word {
         INTERRUPT => Word::Signal(Signal::INT),
         QUIT => Word::Signal(Signal::QUIT),
+        GO => Word::None,
         _ => Word::Stop,
     })
 }

@@ -50,6 +50,8 @@ pub(crate) use usage::{Ended as Reaped, Usage};
 pub(crate) const INTERRUPT: [u8; 1] = *b"i";
 pub(crate) const QUIT: [u8; 1] = *b"q";
 pub(crate) const STOP: [u8; 1] = *b"x";
+/// The command may begin.
+pub(crate) const GO: [u8; 1] = *b"g";
 
 /// Has every descriptor but standard input, output and error closed by the next exec: what a
 /// caller left open reaches neither a job nor the daemon.
@@ -68,4 +70,6 @@ pub struct Serve<'a> {
     pub request: &'a [u8],
     /// The one packet that means "served". Any other answer is the daemon's reason to refuse.
     pub ack: &'a [u8],
+    /// Whether the command waits for the client, when everything is mounted, to look at the mounts.
+    pub waits: bool,
 }

@@ -1,8 +1,8 @@
 //! What the processes of the sandbox tell the client, through one pipe.
 //!
 //! Every record has the same size, below `PIPE_BUF` (4,096), so each write is atomic
-//! (pipe(7)) and needs no framing. At most two are ever written (a failed command and its
-//! end), so the 64 KiB of a pipe never fill and no writer ever blocks.
+//! (pipe(7)) and needs no framing. At most three are ever written (that all is ready, a failed
+//! command and its end), so the 64 KiB of a pipe never fill and no writer ever blocks.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -21,6 +21,7 @@ const FAILED: u64 = 1;
 const NOT_RUN: u64 = 2;
 const ENDED: u64 = 3;
 const STOPPED: u64 = 4;
+const READY: u64 = 5;
 
 /// What was being done when the set-up failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +206,8 @@ pub(crate) enum Report {
     Ended(Ended),
     /// The client asked for an end, and everybody was killed; what they took together.
     Stopped(Usage),
+    /// Everything is mounted, and the command waits for the client.
+    Ready,
 }
 
 impl Report {
@@ -235,6 +238,7 @@ impl Report {
                 [ENDED, pid, status, usage.cpu_micros, usage.max_rss_bytes, 0]
             }
             Self::Stopped(usage) => [STOPPED, usage.cpu_micros, usage.max_rss_bytes, 0, 0, 0],
+            Self::Ready => [READY, 0, 0, 0, 0, 0],
         }
     }
 
@@ -282,6 +286,7 @@ impl Report {
                 cpu_micros,
                 max_rss_bytes,
             })),
+            [READY, ..] => Some(Self::Ready),
             _ => None,
         }
     }
@@ -354,6 +359,7 @@ mod tests {
                 usage,
             }),
             Report::Stopped(usage),
+            Report::Ready,
         ] {
             send(&write, &report);
             assert_eq!(receive(read.as_fd()), Ok(Some(report)));

@@ -144,6 +144,7 @@ fn run(script: &Script, socket: &OwnedFd) -> Result<Ended, SandboxError> {
         socket: socket.as_fd(),
         request: REQUEST,
         ack: ACK,
+        waits: false,
     };
     let running = start(&plan(script.draft.clone()), Some(serve))?;
     running.wait(Some(Duration::from_secs(20)), Some(socket.as_fd()))
@@ -267,6 +268,7 @@ fn a_dead_daemon_leaves_nobody_waiting() {
         socket: ours.as_fd(),
         request: REQUEST,
         ack: ACK,
+        waits: false,
     };
     let running = start(&plan(script.draft.clone()), Some(serve)).unwrap();
     // Not watching the socket: the job itself has to get the error.
