@@ -181,4 +181,6 @@ fn in_the_way(path: &RelPath) -> DeltaError {
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;

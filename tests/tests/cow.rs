@@ -1,6 +1,7 @@
 //! Inputs that a job may change: what it costs, what is told of it, and the next tree of it.
 
 mod ccache;
+mod mapped;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
