@@ -261,10 +261,10 @@ impl JobFileSystem {
         by: Caller,
         reply: &mut Reply,
     ) -> Result<()> {
-        let write = intent(create.flags).write;
+        let intent = intent(create.flags);
         let mode = new_mode(create.mode, create.umask);
-        let made = self.job.create(parent, name, mode, write, by, now())?;
-        self.opened(made, write, reply)
+        let made = self.job.create(parent, name, mode, intent, by, now())?;
+        self.opened(made, intent.write, reply)
     }
 
     fn create_unnamed(

@@ -264,13 +264,13 @@ impl Job {
         Ok((self.complete((made, Some(staged.clone())))?, staged, file))
     }
 
-    /// Makes a regular file that is open from the start, and counts it as written if `write`.
+    /// Makes a regular file that is open from the start, and counts it as written if that is intended.
     pub fn create(
         &self,
         parent: InodeId,
         name: &[u8],
         mode: NewMode,
-        write: bool,
+        intent: OpenIntent,
         caller: Caller,
         now: Time,
     ) -> Result<(Stat, Staged, File)> {
@@ -283,8 +283,11 @@ impl Job {
             caller,
             now,
         )?;
-        if write {
+        if intent.write {
             self.count_writer(stat.attributes.id);
+        }
+        if self.clock.is_some() {
+            self.view()?.note_new(stat.attributes.id, intent);
         }
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok((stat, staged, file))

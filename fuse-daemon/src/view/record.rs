@@ -333,6 +333,14 @@ impl<S: Clone> View<S> {
         }
     }
 
+    /// Notes that a file was open for reading as soon as it was made. What is written to it then needs
+    /// no note.
+    pub fn note_new(&mut self, id: InodeId, intent: OpenIntent) {
+        if intent.read {
+            self.note(id, Class::Read);
+        }
+    }
+
     fn add_row(&mut self, place: Place, class: Class, id: Option<InodeId>) {
         let declared = match (&place, &self.record) {
             (Some(path), Some(record)) => {
