@@ -103,14 +103,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         document.absent = (code != 0).then_some(absent);
         json.commit(&document)?;
     }
-    let mut publishable: Vec<_> = outputs.iter().map(to_publish).collect();
-    let made: BTreeSet<_> = outputs.iter().map(|output| &output.path).collect();
-    let moved = cow::moved_along(&declared, &changes, &store)?;
-    publishable.extend(
-        moved
-            .into_iter()
-            .filter(|moved| !made.contains(&moved.path)),
-    );
+    let mut publishable = publishable(&declared, &outputs, &changes, &store)?;
     // Either everything that was asked for is published, or nothing.
     if code == 0 {
         check_wanted(&wanted, &publishable)?;
@@ -139,6 +132,21 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         .print(&finished.ended);
     }
     Ok(code)
+}
+
+/// What the job made, and what it moved along with a directory that it renamed.
+fn publishable(
+    declared: &[Declared],
+    outputs: &[Hashed],
+    changes: &InputChanges,
+    store: &Store,
+) -> Result<Vec<Publish>> {
+    let made: BTreeSet<_> = outputs.iter().map(|output| &output.path).collect();
+    let moved = cow::moved_along(declared, changes, store)?;
+    let moved = moved
+        .into_iter()
+        .filter(|moved| !made.contains(&moved.path));
+    Ok(outputs.iter().map(to_publish).chain(moved).collect())
 }
 
 /// Says what a job that failed has probably missed.
