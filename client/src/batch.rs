@@ -24,7 +24,7 @@ use crate::original::{Batch, Bind};
 use crate::output::{Collector, Disposal, Hashed};
 use crate::pending::Pending;
 use crate::record::Told;
-use crate::result::{self, ResultDocument, SandboxFailure, Usage};
+use crate::result::{self, Isolation, ResultDocument, SandboxFailure, Usage};
 use crate::run::{self, Finished, FinishedView, Job};
 use crate::sandbox::SignalHold;
 use crate::sandbox::plan::Stdin;
@@ -168,6 +168,7 @@ pub(crate) fn mean(spec: Spec, store: &Store, environment: &Environment) -> Resu
         rustix::process::getegid().as_raw(),
     );
     let label = spec.label.unwrap_or_else(|| label(&spec.command));
+    let isolation = Isolation::of(&mounts);
     Ok(Job {
         label,
         directory: mounts.run_directory.join(&spec.directory),
@@ -192,6 +193,7 @@ pub(crate) fn mean(spec: Spec, store: &Store, environment: &Environment) -> Resu
             each_look: false,
         },
         listing_seed: None,
+        isolation,
     })
 }
 
@@ -269,7 +271,9 @@ fn report(
     }
     let Some(view) = finished.view else {
         let usage = Usage::new(&finished.ended, 0, &[]);
-        write(to.result, &document(usage, finished.ended.timed_out, None))?;
+        let mut document = document(usage, finished.ended.timed_out, None);
+        document.isolation = Some(finished.isolation);
+        write(to.result, &document)?;
         return Ok(None);
     };
     let FinishedView {
@@ -291,6 +295,7 @@ fn report(
     (document.inputs, document.data_path) = (report.inputs, Some(report.data_path));
     document.fuse_ops = Some(report.requests);
     document.late_writer = report.late_writer;
+    document.isolation = Some(finished.isolation);
     if to.tracked.changes {
         let input_root = to.tracked.input_root.as_ref();
         document.delta = Some(DeltaDocument::new(changes, input_root));
@@ -345,6 +350,7 @@ fn document(usage: Usage, timed_out: bool, hashed: Option<&[Hashed]>) -> ResultD
         run_host: result::host_name(),
         hashed_files: hashed.map(result::hashed_files),
         view: hashed.is_some(),
+        isolation: None,
         data_path: None,
         fuse_ops: None,
         late_writer: false,

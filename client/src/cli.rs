@@ -3,6 +3,7 @@
 mod jobs;
 mod learn;
 mod mount;
+mod opening;
 mod store;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub use jobs::{
 };
 pub use learn::{CheckArguments, KeyArguments, LearnArguments};
 pub use mount::MountArguments;
+pub use opening::OpeningArguments;
 pub use store::{DoctorArguments, FsckArguments, GcArguments, RecoverArguments, StoreArgument};
 
 /// Version and build, as `--version` prints them.
@@ -63,7 +65,7 @@ usage: 1, in a subcommand 2. With -I, 0 whenever the job ran. Of mount: 0 mounte
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a command on files of the current directory and publish what it makes
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Say what a failed job has probably missed, and what it did not use
     Explain(ExplainArguments),
     /// Find out what a command uses and makes, and print the spec of that
@@ -149,6 +151,9 @@ pub struct RunArguments {
     /// Which store.
     #[command(flatten)]
     pub store: StoreArgument,
+    /// What of the host it is shown.
+    #[command(flatten)]
+    pub opening: OpeningArguments,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,

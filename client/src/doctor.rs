@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::exec::Status;
 use crate::exit_code::NO;
 use crate::mount_ops::{MountOp, compile};
+use crate::result::Isolation;
 use crate::run::{self, Job};
 use crate::sandbox::plan::{Namespaces, Stdin};
 
@@ -206,6 +207,7 @@ fn job(digest: Digest, workspace: &Path) -> Result<Job> {
         environment: Vec::new(),
         listing_seed: None,
         record: Recording::default(),
+        isolation: Isolation::Host,
         user,
         limit: Some(std::time::Duration::from_secs(20)),
     })

@@ -25,6 +25,7 @@
 //!
 //! [`exit_code`] is an interface, and [`error`] says which failure has which code.
 
+pub mod aliases;
 pub mod batch;
 pub mod check;
 pub mod cli;
@@ -38,6 +39,7 @@ pub mod exit_code;
 pub mod explain;
 pub mod fsck;
 pub mod gc;
+pub mod hermetic;
 pub mod hidden;
 pub mod host;
 pub mod images;

@@ -130,6 +130,7 @@ fn document(hashed: &[Hashed]) -> ResultDocument {
         run_host: result::host_name(),
         hashed_files: Some(result::hashed_files(hashed)),
         view: true,
+        isolation: None,
         data_path: None,
         fuse_ops: None,
         late_writer: false,

@@ -11,6 +11,7 @@ use crate::delta::DeltaDocument;
 use crate::error::{Error, Kind};
 use crate::exec::Ended;
 use crate::exit_code;
+use crate::mount_ops::Compiled;
 use crate::output::{Hashed, HashedEntry, Mtime};
 use crate::record::Told;
 
@@ -40,6 +41,9 @@ pub struct ResultDocument {
     pub hashed_files: Option<BTreeMap<String, HashedEntry>>,
     /// Whether the job had a view. Without one nothing was tracked.
     pub view: bool,
+    /// How far the job was kept from the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// How file data moved.
     #[serde(rename = "data-path", skip_serializing_if = "Option::is_none")]
     pub data_path: Option<DataPath>,
@@ -67,6 +71,28 @@ pub struct ResultDocument {
     /// The last names that a failed job looked for in vain, in that order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent: Option<Vec<RelPath>>,
+}
+
+/// How far a job was kept from the host, beside its view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Not at all: the host is what it is outside the workspace.
+    Host,
+    /// It had a root of its own, made of what the caller mounted.
+    Root,
+    /// It had programs of the host, and what the caller opened.
+    Hermetic,
+}
+
+impl Isolation {
+    /// Of a job with these mounts, as its caller has listed them.
+    pub fn of(mounts: &Compiled) -> Self {
+        match mounts.new_root {
+            true => Self::Root,
+            false => Self::Host,
+        }
+    }
 }
 
 /// A failure that is not the job's.

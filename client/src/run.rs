@@ -1,7 +1,7 @@
 //! The story of a job, top to bottom: register, plan, execute, collect.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cas::Store;
@@ -11,10 +11,12 @@ use cas::protocol::CopyOnWrite;
 use cas::record::{Level, Recording};
 use cas::report::Report;
 
+use crate::aliases;
 use crate::daemon::{Daemons, Lease, Terms, serve_packets};
 use crate::error::{Error, Result};
 use crate::exec::{self, Ended, Status};
 use crate::mount_ops::Compiled;
+use crate::result::Isolation;
 use crate::sandbox::Serve;
 use crate::sandbox::plan::{Draft, Ids, Limit, Namespaces, Stdin, Step};
 use crate::{hidden, host};
@@ -54,6 +56,8 @@ pub struct Job {
     pub listing_seed: Option<u64>,
     /// What people call it.
     pub label: String,
+    /// How far it is kept from the host.
+    pub isolation: Isolation,
 }
 
 /// A job that has ended.
@@ -61,6 +65,8 @@ pub struct Job {
 pub struct Finished {
     /// How its process ended.
     pub ended: Ended,
+    /// How far it was kept from the host.
+    pub isolation: Isolation,
     /// What it did; `None` without a view.
     pub view: Option<FinishedView>,
 }
@@ -85,14 +91,19 @@ pub struct FinishedView {
 /// collectors need not wait for jobs.
 pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Finished> {
     // What must not be reached from inside: other jobs' files, and the daemon that serves them.
-    let secrets = [store.root().to_owned(), daemons.runtime.path().to_owned()];
-    check_places(&job, &secrets)?;
+    let secrets = secrets(store, daemons);
+    check_places(&job, store, &secrets)?;
+    let isolation = job.isolation;
     let plan = plan(&job, &secrets).check();
     let plan = plan.map_err(|error| Error::Usage(error.to_string()))?;
     if !plan.mounts_view() {
         drop(hold);
         let ended = exec::start(&plan, None)?.wait(job.limit, None)?;
-        return Ok(Finished { ended, view: None });
+        return Ok(Finished {
+            ended,
+            isolation,
+            view: None,
+        });
     }
     let manifest = job.manifest.encode();
     let terms = Terms {
@@ -122,6 +133,7 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
     let report = lease.finish()?;
     Ok(Finished {
         ended,
+        isolation,
         view: Some(FinishedView {
             report,
             staging,
@@ -131,10 +143,34 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
     })
 }
 
+/// The store and the directories of sockets, under every name that they have on the host.
+fn secrets(store: &Store, daemons: &Daemons) -> Vec<PathBuf> {
+    let sockets = daemons.runtime.candidates().iter().cloned();
+    let mut secrets: Vec<_> = sockets.chain([store.root().to_owned()]).collect();
+    let known: Vec<_> = secrets.iter().map(|path| hidden::real(path)).collect();
+    let aliases = known.iter().flat_map(|path| aliases::of(path));
+    secrets.extend(aliases.map(|alias| alias.path));
+    secrets
+}
+
+/// Where else the host shows the workspace, which would show what was not declared: there, the view
+/// is attached, too.
+fn further_views(job: &Job) -> Vec<Step> {
+    if job.mounts.new_root {
+        return Vec::new();
+    }
+    let places = job.mounts.views().map(hidden::real);
+    let aliases = places.flat_map(|place| aliases::of(&place));
+    let whole = aliases.filter(|alias| alias.part.as_os_str().is_empty());
+    whole
+        .map(|alias| Step::CoverAlias { path: alias.path })
+        .collect()
+}
+
 /// The view covers the workspace; a store that holds the workspace could not be hidden from it.
 /// Nor could one of which a part is bound, unless it is a part that is the caller's.
-fn check_places(job: &Job, secrets: &[PathBuf; 2]) -> Result<()> {
-    let store = hidden::real(&secrets[0]);
+fn check_places(job: &Job, store: &Store, secrets: &[PathBuf]) -> Result<()> {
+    let store = hidden::real(store.root());
     let places = job.mounts.views().map(hidden::real);
     // In a new root they are other places.
     let mut places = places.filter(|_| !job.mounts.new_root);
@@ -159,8 +195,12 @@ fn plan(job: &Job, secrets: &[PathBuf]) -> Draft {
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
-    let mut steps = vec![Step::FreshProc { required: false }];
+    let mut steps = Vec::new();
+    if !job.mounts.new_root || job.mounts.steps.iter().any(shows_proc) {
+        steps.push(Step::FreshProc { required: false });
+    }
     steps.extend(job.mounts.steps.iter().cloned());
+    steps.extend(further_views(job));
     if job.mounts.new_root {
         let required = job.needs_proc;
         steps.push(Step::FreshProc { required });
@@ -182,6 +222,16 @@ fn plan(job: &Job, secrets: &[PathBuf]) -> Draft {
         stdin: job.stdin.clone(),
         argv: job.command.clone(),
         env: job.environment.clone(),
+    }
+}
+
+/// Whether a step may take the `/proc` of the old root into a new one, or needs one.
+fn shows_proc(step: &Step) -> bool {
+    let proc = Path::new("/proc");
+    match step {
+        Step::Bind { source, .. } => proc.starts_with(source) || source.starts_with(proc),
+        Step::Squashfs { .. } => true,
+        _ => false,
     }
 }
 

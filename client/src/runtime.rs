@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct RuntimeDirectory {
     path: PathBuf,
+    candidates: Vec<PathBuf>,
 }
 
 impl RuntimeDirectory {
@@ -32,9 +33,10 @@ impl RuntimeDirectory {
         let fallback = PathBuf::from(format!("/tmp/wakebox-{uid}"));
         let nested = PathBuf::from(format!("/tmp/wakebox-{uid}.{}", mount_namespace()));
         let mut last = None;
-        for path in runtime.into_iter().chain([fallback, nested]) {
+        let candidates: Vec<_> = runtime.into_iter().chain([fallback, nested]).collect();
+        for path in candidates.clone() {
             match usable(&path, uid) {
-                Ok(()) => return Ok(Self { path }),
+                Ok(()) => return Ok(Self { path, candidates }),
                 Err(error) => last = Some(Error::io("use the directory for sockets", path, error)),
             }
         }
@@ -44,6 +46,12 @@ impl RuntimeDirectory {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// All directories that may have sockets of this user's daemons; the others were, or will be,
+    /// used with other environments.
+    pub fn candidates(&self) -> &[PathBuf] {
+        &self.candidates
     }
 
     /// The socket of the daemon for a store. Another boot, user, mount namespace or build of

@@ -265,6 +265,7 @@ impl Document {
                 domain_name: name(&self.domainname),
                 network: self.isolate_network,
                 last_pid: None,
+                ipc: false,
             },
             isolate_pids: self.isolate_pids,
             limits: limits(&self.limits)?,

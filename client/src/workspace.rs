@@ -1,9 +1,10 @@
 //! A job at a shell: `wakebox run`. Inputs come from the current directory, outputs go back.
 
 mod cow;
+mod surroundings;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -24,20 +25,15 @@ use crate::exit_code;
 use crate::explain;
 use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress};
 use crate::kept::Keeping;
-use crate::mount_ops::{MountOp, compile};
 use crate::output::{Collector, Disposal, Hashed, HashedEntry};
 use crate::pending::Pending;
 use crate::publish::{Obstacle, Publish, PublishError, PublishKind, Published, publish};
 use crate::record::Told;
 use crate::result::{self, ResultDocument, Usage};
 use crate::run::{self, FinishedView, Job};
-use crate::sandbox::{
-    self,
-    plan::{Namespaces, Stdin},
-};
-
-/// What of the caller's environment every job gets.
-const PASSED: [&str; 5] = ["PATH", "HOME", "LANG", "TERM", "TZ"];
+use crate::sandbox::{self, plan::Stdin};
+use surroundings::Surroundings;
+pub(crate) use surroundings::variables;
 
 /// What a run says at its end.
 struct Summary {
@@ -55,6 +51,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let workspace = std::env::current_dir().and_then(|here| here.canonicalize());
     let workspace = workspace.map_err(|e| Error::io("find", "the current directory", e))?;
     let wanted = wanted(&workspace, &arguments.outputs)?;
+    let surroundings = Surroundings::new(arguments, environment, &workspace)?;
     let json = arguments.json.as_deref().map(Pending::create).transpose()?;
     let daemons = Daemons::from_environment(environment)?;
     let store = arguments.store.resolve(environment)?;
@@ -64,16 +61,14 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let ingested = ingest(arguments, &workspace, &wanted, &store, coarse)?;
     let declared = ingested.manifest.entries.clone();
     let writable = writable(&declared);
-    let job = job(arguments, environment, &workspace, ingested.manifest)?;
+    let job = job(arguments, &surroundings, &workspace, ingested.manifest)?;
     let keep = arguments.keep.keep_failed;
     let keep = keep.map(|time| Keeping::new(time, &job, environment, None));
     let keep = keep.transpose()?;
     let finished = run::run(job, &store, &daemons, hold)?;
     // What is taken in stays at least until it is published.
     let _hold = store.hold()?;
-    if let Some(line) = run::explain(&finished.ended, &arguments.command[0]) {
-        say(line);
-    }
+    surroundings.explain(&finished.ended, &arguments.command[0]);
     let code = exit_code::of_job(&finished.ended);
     let Some(mut view) = finished.view else {
         return Ok(code);
@@ -95,6 +90,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     if let Some(json) = json {
         let record = report.record.take();
         let mut document = document(&finished.ended, &report, &outputs);
+        document.isolation = Some(finished.isolation);
         let delta = || DeltaDocument::new(changes.clone(), None);
         document.delta = (!arguments.cow.is_empty()).then(delta);
         document.record = Told::new(arguments.record.into(), record, host, &outputs, Some(&json))?;
@@ -353,31 +349,29 @@ pub(crate) fn again(
 ) -> Result<Job> {
     let workspace = std::env::current_dir().and_then(|here| here.canonicalize());
     let workspace = workspace.map_err(|e| Error::io("find", "the current directory", e))?;
-    job(arguments, environment, &workspace, manifest)
+    let surroundings = Surroundings::new(arguments, environment, &workspace)?;
+    job(arguments, &surroundings, &workspace, manifest)
 }
 
 fn job(
     arguments: &RunArguments,
-    environment: &Environment,
+    surroundings: &Surroundings,
     workspace: &Path,
     manifest: Manifest,
 ) -> Result<Job> {
-    let view = MountOp::Workspace {
-        destination: workspace.into(),
-    };
     Ok(Job {
         label: crate::batch::label(&arguments.command),
         manifest,
         copy_on_write: cow::rule(workspace, &arguments.cow)?,
-        mounts: compile(&[view], workspace).map_err(Error::Usage)?,
+        mounts: surroundings.mounts.clone(),
         squashfuse: None,
-        namespaces: Namespaces::default(),
+        namespaces: surroundings.namespaces(),
         needs_proc: false,
         limits: Vec::new(),
         directory: workspace.into(),
         stdin: Stdin::Inherit,
         command: arguments.command.clone(),
-        environment: variables(&arguments.env, environment)?,
+        environment: surroundings.entries(),
         user: (
             rustix::process::geteuid().as_raw(),
             rustix::process::getegid().as_raw(),
@@ -389,37 +383,8 @@ fn job(
             each_look: false,
         },
         listing_seed: None,
+        isolation: surroundings.isolation(),
     })
-}
-
-/// The environment of a job: what every job gets of the caller's, and what `--env` says.
-pub(crate) fn variables(settings: &[OsString], environment: &Environment) -> Result<Vec<OsString>> {
-    let mut variables = BTreeMap::new();
-    for name in PASSED.map(OsStr::new) {
-        if let Some(value) = environment.variables.get(name) {
-            variables.insert(name.to_owned(), value.clone());
-        }
-    }
-    for setting in settings {
-        let bytes = setting.as_bytes();
-        let (name, value) = match bytes.iter().position(|&b| b == b'=') {
-            Some(0) => return Err(Error::Usage(format!("--env {setting:?} has no name"))),
-            Some(at) => (
-                &bytes[..at],
-                Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned()),
-            ),
-            None => (bytes, environment.variables.get(setting).cloned()),
-        };
-        if let Some(value) = value {
-            variables.insert(OsStr::from_bytes(name).to_owned(), value);
-        }
-    }
-    let join = |(mut entry, value): (OsString, OsString)| {
-        entry.push("=");
-        entry.push(value);
-        entry
-    };
-    Ok(variables.into_iter().map(join).collect())
 }
 
 fn is_wanted(output: &Publish, wanted: &[RelPath]) -> bool {
@@ -497,6 +462,7 @@ fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocumen
         run_host: result::host_name(),
         hashed_files: Some(result::hashed_files(outputs)),
         view: true,
+        isolation: None,
         data_path: Some(report.data_path),
         fuse_ops: Some(report.requests.clone()),
         late_writer: report.late_writer,

@@ -14,6 +14,7 @@ mod doctor;
 mod explain;
 mod fsck;
 mod gc;
+mod hermetic;
 mod input_root;
 mod jobs;
 mod kept;

@@ -8,7 +8,7 @@ use wakebox_tests::job::{kill, wait_for};
 use wakebox_tests::{Outcome, Place, needs_fuse};
 
 fn spawn(place: &Place, arguments: &[&str]) -> Child {
-    let mut command = place.command(["run", "--quiet"].iter().chain(arguments));
+    let mut command = place.command(["run", "--quiet", "--host"].iter().chain(arguments));
     command.stdin(Stdio::null()).stderr(Stdio::piped());
     command.stdout(Stdio::piped()).spawn().expect("starts")
 }

@@ -42,7 +42,7 @@ fn age(place: &Place, hash: &str, ago: &str) {
 /// Starts `wakebox run` of a script and returns once the script says that it runs.
 fn start(place: &Place, script: &str) -> Child {
     let script = format!("touch $HOME/started; {script}");
-    let mut command = place.command(["run", "--quiet", "--", "sh", "-c", &script]);
+    let mut command = place.command(["run", "--quiet", "--host", "--", "sh", "-c", &script]);
     command.stdin(Stdio::null()).stderr(Stdio::piped());
     let child = command.stdout(Stdio::piped()).spawn().expect("starts");
     wait_for("the job to start", || place.flag("started").exists());

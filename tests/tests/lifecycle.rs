@@ -13,7 +13,7 @@ use wakebox_tests::{Outcome, Place, needs_fuse};
 /// Starts `wakebox run` of a script and returns once the script says that it runs.
 fn start(place: &Place, script: &str) -> Child {
     let script = format!("touch $HOME/started; {script}");
-    let mut command = place.command(["run", "--quiet", "--", "sh", "-c", &script]);
+    let mut command = place.command(["run", "--quiet", "--host", "--", "sh", "-c", &script]);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,5 +1,6 @@
 //! `wakebox run`, as at a shell: what goes in, what comes out, and what is said.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -211,14 +212,10 @@ fn a_writable_input_is_published_if_it_changed() {
     assert_ne!(refused.code(), 0);
 }
 
-#[test]
-fn the_environment_is_passed_as_asked() {
-    needs_fuse!();
-    let place = Place::new();
-    let mut command = place.command([
-        "run", "--quiet", "--env", "PASSED", "-e", "SET=a=b", "-e", "ABSENT", "-e", "LANG=x", "--",
-        "env",
-    ]);
+/// The variables that a job has.
+fn variables(place: &Place, options: &[&str]) -> BTreeMap<String, String> {
+    let options = ["run", "--quiet"].iter().chain(options);
+    let mut command = place.command(options.chain(&["--", "env"]));
     command
         .env("PASSED", "yes")
         .env("HIDDEN", "no")
@@ -226,16 +223,30 @@ fn the_environment_is_passed_as_asked() {
     let stdout = Outcome(command.output().expect("starts"))
         .expect(0)
         .stdout();
-    let mut names: Vec<_> = stdout
-        .lines()
-        .filter_map(|line| line.split('=').next())
-        .collect();
-    names.sort_unstable();
-    assert_eq!(names, ["HOME", "LANG", "PASSED", "PATH", "SET", "TERM"]);
-    assert!(
-        stdout.contains("PASSED=yes\n")
-            && stdout.contains("SET=a=b\n")
-            && stdout.contains("LANG=x\n")
+    let pairs = stdout.lines().filter_map(|line| line.split_once('='));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_environment_is_passed_as_asked() {
+    needs_fuse!();
+    let place = Place::new();
+    let asked = [
+        "--env", "PASSED", "-e", "SET=a=b", "-e", "ABSENT", "-e", "LANG=x",
+    ];
+    let inside = variables(&place, &asked);
+    let names: Vec<_> = inside.keys().collect();
+    assert_eq!(names, ["HOME", "LANG", "PASSED", "PATH", "SET"]);
+    let values = ["HOME", "LANG", "PASSED", "SET"].map(|name| inside[name].as_str());
+    assert_eq!(values, ["/home/job", "x", "yes", "a=b"]);
+    let host = variables(&place, &["--host"]);
+    let names: Vec<_> = host.keys().collect();
+    assert_eq!(names, ["HOME", "PATH", "TERM"]);
+    assert_eq!(
+        host["HOME"],
+        place.flag("").to_str().expect("text").trim_end_matches('/')
     );
 }
 
@@ -356,7 +367,7 @@ fn a_result_document_is_written_on_request() {
 fn while_a_job_waits(place: &Place, script: &str, act: impl FnOnce()) -> Outcome {
     let script =
         format!("touch $HOME/started; while ! test -e $HOME/go; do sleep 0.02; done; {script}");
-    let mut command = place.command(["run", "--quiet", "--", "sh", "-c", &script]);
+    let mut command = place.command(["run", "--quiet", "--host", "--", "sh", "-c", &script]);
     let child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

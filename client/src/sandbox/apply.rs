@@ -33,6 +33,7 @@ pub(crate) enum Namespace {
     Pid,
     HostName,
     Network,
+    Ipc,
 }
 
 impl Namespace {
@@ -43,6 +44,7 @@ impl Namespace {
             Self::Pid => libc::CLONE_NEWPID,
             Self::HostName => libc::CLONE_NEWUTS,
             Self::Network => libc::CLONE_NEWNET,
+            Self::Ipc => libc::CLONE_NEWIPC,
         }
     }
 }
@@ -207,10 +209,22 @@ pub(super) fn unshare_user() -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }
 }
 
-/// Makes a mount and all mounts below it read-only. Unlike a remount it leaves their other
-/// flags alone, so it does not fail over those that the kernel has locked.
-pub(super) fn make_read_only(tree: BorrowedFd<'_>) -> Result<(), Errno> {
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+/// How much of a tree of mounts is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// The mount alone.
+    One,
+    /// All mounts below it, too.
+    All,
+}
+
+/// Makes a mount read-only. Unlike a remount it leaves its other flags alone, so it does not fail
+/// over those that the kernel has locked.
+pub(super) fn make_read_only(tree: BorrowedFd<'_>, depth: Depth) -> Result<(), Errno> {
+    let flags = match depth {
+        Depth::One => libc::AT_EMPTY_PATH,
+        Depth::All => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+    };
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_RDONLY,
         attr_clr: 0,
@@ -231,6 +245,25 @@ pub(super) fn make_read_only(tree: BorrowedFd<'_>) -> Result<(), Errno> {
         )
     };
     if done == 0 { Ok(()) } else { Err(last()) }
+}
+
+/// Has the kernel ask a filter about every system call of this process and its children. A kernel
+/// that was built without filters refuses nothing.
+pub(super) fn refuse_calls(filter: &[libc::sock_filter]) -> Result<(), Errno> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_too_long| Errno::INVAL)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    let (mode, none) = (libc::SECCOMP_MODE_FILTER, 0_u64);
+    // SAFETY: the program is as long as it says, and the kernel only reads it.
+    let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, none, none) };
+    match done {
+        0 => Ok(()),
+        _ => match last() {
+            Errno::INVAL => Ok(()),
+            errno => Err(errno),
+        },
+    }
 }
 
 /// Raises the loopback device of this process's network namespace.

@@ -12,7 +12,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-use super::apply::{close_all_on_exec, default_signals, execute};
+use super::apply::{close_all_on_exec, default_signals, execute, refuse_calls};
 use super::prepare::Command;
 use super::report::{At, Failure, Report, Stage, Words, send};
 use super::terminal;
@@ -68,6 +68,7 @@ fn make_ready(command: &Command) -> Result<(), Failure> {
         setpgid(None, None).at(Stage::OwnGroup)?;
     }
     set_no_new_privs(true).at(Stage::NoNewPrivileges)?;
+    refuse_calls(&command.refused).at(Stage::RefuseCalls)?;
     drop_capabilities().at(Stage::DropCapabilities)?;
     chdir(&*command.cwd).at(Stage::ChangeDirectory)?;
     if let Some(path) = &command.stdin {

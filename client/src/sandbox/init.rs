@@ -161,7 +161,7 @@ fn mount_all(prepared: &Prepared<'_>, refusal: &mut Words) -> Result<(), Failure
         if action.begins_root() {
             copy_early(prepared.actions.get(index..).unwrap_or_default());
         }
-        carry_out(action, &mut root, &mut view, refusal)
+        carry_out(action, prepared, &mut root, &mut view, refusal)
             .map_err(|failure| failure.in_step(index))?;
     }
     root.enter().at(Stage::EnterRoot)
@@ -180,6 +180,7 @@ fn copy_early(actions: &[Action<'_>]) {
 
 fn carry_out(
     action: &Action<'_>,
+    prepared: &Prepared<'_>,
     root: &mut Root,
     view: &mut Option<OwnedFd>,
     refusal: &mut Words,
@@ -191,6 +192,11 @@ fn carry_out(
                 view::attach_again(mount, target, root)?;
             }
         }
+        Action::CoverAlias(target) => {
+            if let Some(mount) = view.as_ref().filter(|_| root.has(&target.path)) {
+                view::attach_again(mount, target, root)?;
+            }
+        }
         Action::Bind(bind) => root.attach(&mounts::copy(bind)?, &bind.target)?,
         Action::Tmpfs(target) => {
             let mount = mounts::tmpfs(target.is_root).at(Stage::MakeTmpfs)?;
@@ -199,7 +205,20 @@ fn carry_out(
         Action::CreateDir(path) => root.create_directories(path).at(Stage::CreateDir)?,
         Action::CreateFile(entry) => root.create_file(entry).at(Stage::CreateFile)?,
         Action::Squashfs(image) => root.attach(&squashfs::mount(image)?, &image.target)?,
-        Action::FreshProc { required } => root.mount_proc(*required).at(Stage::FreshProc)?,
+        Action::Symlink { target, entry } => {
+            root.create_symlink(target, entry)
+                .at(Stage::CreateSymlink)?;
+        }
+        Action::Terminals(target) => {
+            root.attach(&mounts::terminals().at(Stage::Terminals)?, target)?;
+        }
+        Action::FreshProc { required } => {
+            let mounted = root.mount_proc(*required).at(Stage::FreshProc)?;
+            if let Some(proc) = mounted.filter(|_| prepared.guards_proc) {
+                mounts::guard_proc(proc.as_fd()).at(Stage::GuardProc)?;
+            }
+        }
+        Action::SealRoot => root.seal().at(Stage::ReadOnly)?,
         Action::Hide(path) => root.hide(path).at(Stage::Hide)?,
     }
     Ok(())

@@ -9,6 +9,7 @@
 //! * `init` (process 1 of the job's pid namespace) carries the steps out, `view` the one
 //!   that mounts the workspace, `mounts` the other mounts, `squashfs` those of images;
 //!   `command` becomes the job's main process.
+//! * `calls` says which system calls no job may make.
 //! * `report` is what both tell the client, through one pipe.
 //! * `apply` holds the system calls that Rust cannot check: the only `unsafe` here.
 //!
@@ -19,6 +20,7 @@
 //! Running a plan is the business of [`crate::exec`].
 
 mod apply;
+mod calls;
 mod command;
 mod error;
 mod init;

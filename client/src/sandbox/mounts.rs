@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2,
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2, symlinkat,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mount::{
@@ -18,9 +18,23 @@ use rustix::mount::{
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
-use super::apply::make_read_only;
+use super::apply::{Depth, make_read_only};
 use super::prepare::{Bind, Entry, Target};
 use super::report::{At, Failure, Stage};
+
+/// What the kernel lets root of the machine write in `/proc`, without any capability.
+const GUARDED: [&CStr; 10] = [
+    c"acpi",
+    c"bus",
+    c"driver",
+    c"dynamic_debug",
+    c"fs",
+    c"irq",
+    c"mtrr",
+    c"scsi",
+    c"sys",
+    c"sysrq-trigger",
+];
 
 /// Mode of what is created, before the umask.
 const CREATED: Mode = Mode::from_raw_mode(0o777);
@@ -63,6 +77,11 @@ impl Root {
         }
     }
 
+    /// Whether there is such a directory.
+    pub(super) fn has(&self, path: &CStr) -> bool {
+        self.find(path, OFlags::DIRECTORY).is_ok()
+    }
+
     /// Creates directories, each in the one before it; those that exist are fine.
     pub(super) fn create_directories(&self, path: &[Entry]) -> Result<(), Errno> {
         for entry in path {
@@ -89,6 +108,23 @@ impl Root {
         }
     }
 
+    /// Creates a symbolic link; whatever has that name stays as it is.
+    pub(super) fn create_symlink(&self, target: &CStr, entry: &Entry) -> Result<(), Errno> {
+        let parent = self.find(&entry.parent, OFlags::DIRECTORY)?;
+        match symlinkat(target, &parent, &entry.name) {
+            Err(Errno::EXIST) => Ok(()),
+            created => created,
+        }
+    }
+
+    /// Makes the new root itself read-only.
+    pub(super) fn seal(&self) -> Result<(), Errno> {
+        match &self.new {
+            Some(root) => make_read_only(root.as_fd(), Depth::One),
+            None => Ok(()),
+        }
+    }
+
     fn must_be_no_directory(&self, path: &CStr) -> Result<(), Errno> {
         let found = fstat(self.find(path, OFlags::empty())?)?;
         if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
@@ -110,21 +146,24 @@ impl Root {
         place(&new_mount(c"tmpfs", c"0555", attributes)?, point.as_fd())
     }
 
-    /// Mounts a `/proc` of the job's own. The kernel refuses one where the old one is partly
-    /// covered, as in containers (`mount_too_revealing`); a job then sees the old one, as it
-    /// does in the original.
-    pub(super) fn mount_proc(&self, required: bool) -> Result<(), Errno> {
+    /// Mounts a `/proc` of the job's own; returns the one that it has in the end. The kernel refuses one where the old one
+    /// is partly covered, as in containers (`mount_too_revealing`); a job then sees the old one, as
+    /// it does in the original. Of processes outside it shows what ps(1) does: for more, the kernel
+    /// asks for rights over their user namespace.
+    pub(super) fn mount_proc(&self, required: bool) -> Result<Option<OwnedFd>, Errno> {
         let point = match self.find(c"/proc", OFlags::DIRECTORY) {
-            Err(Errno::NOENT | Errno::NOTDIR) if !required => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR) if !required => return Ok(None),
             found => found?,
         };
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        match new_mount(c"proc", c"", attributes) {
-            Err(Errno::PERM | Errno::BUSY) => Ok(()),
-            mount => place(&mount?, point.as_fd()),
-        }
+        let mount = match new_mount(c"proc", c"", attributes) {
+            Err(Errno::PERM | Errno::BUSY) if self.new.is_none() => return Ok(Some(point)),
+            Err(Errno::PERM | Errno::BUSY) => copy_tree(c"/proc"),
+            made => made,
+        }?;
+        place(&mount, point.as_fd()).map(|()| Some(mount))
     }
 
     /// Makes the new root, if there is one, the only one. The old one is put on top of it for a
@@ -144,14 +183,54 @@ pub(super) fn copy(bind: &Bind) -> Result<OwnedFd, Failure> {
     if let Some(early) = bind.early.take() {
         return Ok(early);
     }
+    let tree = copy_tree(&bind.source).at(Stage::BindSource)?;
+    if bind.read_only {
+        make_read_only(tree.as_fd(), Depth::All).at(Stage::ReadOnly)?;
+    }
+    Ok(tree)
+}
+
+fn copy_tree(source: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, &*bind.source, flags).at(Stage::BindSource)?;
-    if bind.read_only {
-        make_read_only(tree.as_fd()).at(Stage::ReadOnly)?;
+    open_tree(CWD, source, flags)
+}
+
+/// Covers what does not belong to processes with read-only mounts of itself. Once they are locked,
+/// the kernel lets nobody inside mount a `/proc` without them.
+pub(super) fn guard_proc(proc: BorrowedFd<'_>) -> Result<(), Errno> {
+    for name in GUARDED {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let point = match openat(proc, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => continue,
+            found => found?,
+        };
+        // With what a container has mounted there, which the kernel would not uncover.
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let copy = open_tree(&point, c"", flags)?;
+        make_read_only(copy.as_fd(), Depth::All)?;
+        place(&copy, point.as_fd())?;
     }
-    Ok(tree)
+    Ok(())
+}
+
+/// Terminals of the job's own, attached nowhere. Their `ptmx` is for everybody inside.
+pub(super) fn terminals() -> Result<OwnedFd, Errno> {
+    let context = fsopen(c"devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [
+        (c"source", c"wakebox"),
+        (c"mode", c"620"),
+        (c"ptmxmode", c"666"),
+    ] {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// An empty file system in memory, attached nowhere. The root of a job looks like a root.

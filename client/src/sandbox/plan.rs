@@ -38,6 +38,8 @@ pub struct Namespaces {
     /// The process number after which the job's begin, where the kernel lets us choose. That it does
     /// not is told on standard error.
     pub last_pid: Option<u32>,
+    /// A namespace for System V IPC and POSIX message queues.
+    pub ipc: bool,
 }
 
 /// One step of the set-up. The order of steps is the order in which they are carried out.
@@ -61,6 +63,12 @@ pub enum Step {
     AttachView {
         /// Absolute directory that exists by then.
         destination: PathBuf,
+    },
+    /// Attaches the view over a further name that the host has for its directory. A name that is
+    /// covered by now is passed over.
+    CoverAlias {
+        /// Absolute directory.
+        path: PathBuf,
     },
     /// Mounts a file or directory at one more place, with everything mounted below it.
     Bind {
@@ -86,6 +94,18 @@ pub enum Step {
         /// Absolute path; the directory above exists by then.
         destination: PathBuf,
     },
+    /// Creates a symbolic link, where nothing has that name.
+    Symlink {
+        /// What it says; need not exist.
+        target: PathBuf,
+        /// Absolute path; the directory above exists by then.
+        destination: PathBuf,
+    },
+    /// Mounts pseudo-terminals of the job's own, as `/dev/pts` has them.
+    Terminals {
+        /// Absolute directory that exists by then.
+        destination: PathBuf,
+    },
     /// Mounts an image, served by [`Draft::squashfuse`].
     Squashfs {
         /// Absolute path.
@@ -99,6 +119,9 @@ pub enum Step {
         /// Whether a root without `/proc` is an error.
         required: bool,
     },
+    /// Makes the new root read-only, but not what is mounted below it: what a job writes there
+    /// would be lost unnoticed.
+    SealRoot,
     /// Covers a directory with an empty, read-only one. A path that does not exist or is no
     /// directory is passed over.
     Hide {
@@ -117,9 +140,11 @@ impl Step {
             | Self::Tmpfs { destination }
             | Self::CreateDir { destination }
             | Self::CreateFile { destination }
+            | Self::Symlink { destination, .. }
+            | Self::Terminals { destination }
             | Self::Squashfs { destination, .. } => std::slice::from_ref(destination),
-            Self::Hide { path } => std::slice::from_ref(path),
-            Self::FreshProc { .. } => &[],
+            Self::Hide { path } | Self::CoverAlias { path } => std::slice::from_ref(path),
+            Self::FreshProc { .. } | Self::SealRoot => &[],
         }
     }
 
@@ -284,8 +309,12 @@ fn check_steps(steps: &[Step]) -> Result<(), PlanError> {
                 return Err(PlanError::NoDestination);
             }
             Step::MountView { .. } => views += 1,
-            Step::AttachView { .. } if views == 0 => return Err(PlanError::NoView),
-            Step::CreateFile { destination } if destination.file_name().is_none() => {
+            Step::AttachView { .. } | Step::CoverAlias { .. } if views == 0 => {
+                return Err(PlanError::NoView);
+            }
+            Step::CreateFile { destination } | Step::Symlink { destination, .. }
+                if destination.file_name().is_none() =>
+            {
                 return Err(PlanError::NoFile(destination.clone()));
             }
             _ => {}
@@ -307,6 +336,9 @@ fn check_paths(step: &Step) -> Result<(), PlanError> {
     step.places()
         .iter()
         .try_for_each(|path| check_path(what, path))?;
+    if let Step::Symlink { target, .. } = step {
+        c_string("target", target.as_os_str())?;
+    }
     step.source()
         .map_or(Ok(()), |path| check_path("source", path))
 }

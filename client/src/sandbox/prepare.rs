@@ -9,13 +9,13 @@ use std::path::Path;
 
 use rustix::process::Pid;
 
-use super::Serve;
 use super::apply::{CStrings, Namespace};
 use super::error::SandboxError;
 use super::plan::{
     Draft, Limit, Plan, PlanError, Stdin, Step, argument_strings, c_string, environment_strings,
 };
 use super::terminal::Terminal;
+use super::{Serve, calls};
 
 /// What execvp(3) of glibc used to search when there is no `PATH`, and the original still does.
 const DEFAULT_PATH: &str = ".:/bin:/usr/bin";
@@ -32,12 +32,16 @@ pub(super) struct IdMaps {
 pub(super) enum Action<'a> {
     MountView(View<'a>),
     AttachView(Target),
+    CoverAlias(Target),
     Bind(Bind),
     Tmpfs(Target),
     CreateDir(Vec<Entry>),
     CreateFile(Entry),
+    Symlink { target: CString, entry: Entry },
+    Terminals(Target),
     Squashfs(Image),
     FreshProc { required: bool },
+    SealRoot,
     Hide(CString),
 }
 
@@ -127,6 +131,8 @@ pub(super) struct Command {
     pub(super) searched: bool,
     pub(super) argv: CStrings,
     pub(super) env: CStrings,
+    /// The filter that refuses them.
+    pub(super) refused: Vec<libc::sock_filter>,
 }
 
 /// Everything the child needs.
@@ -142,6 +148,9 @@ pub(crate) struct Prepared<'a> {
     pub(super) network: bool,
     /// In decimal.
     pub(super) last_pid: Option<Vec<u8>>,
+    ipc: bool,
+    /// Whether what is not of processes in a `/proc` has to be kept from writes.
+    pub(super) guards_proc: bool,
 }
 
 impl<'a> Prepared<'a> {
@@ -186,6 +195,8 @@ impl<'a> Prepared<'a> {
                 .namespaces
                 .last_pid
                 .map(|pid| pid.to_string().into_bytes()),
+            ipc: draft.namespaces.ipc,
+            guards_proc: is_global_root(ids.outside_uid),
         })
     }
 
@@ -196,10 +207,20 @@ impl<'a> Prepared<'a> {
         let extra = [
             (host_name, Namespace::HostName),
             (self.network, Namespace::Network),
+            (self.ipc, Namespace::Ipc),
         ]
         .into_iter();
         always.chain(extra.filter_map(|(wanted, namespace)| wanted.then_some(namespace)))
     }
+}
+
+/// Whether a user may be root of the whole machine, who owns what is in `/proc` and needs no
+/// capability to write there: `test_perm` of fs/proc/proc_sysctl.c compares the user only. Inside a
+/// user namespace of somebody else's, the map says who it is outside.
+fn is_global_root(user: u32) -> bool {
+    let map = || std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let maps_root = |line: &str| line.split_whitespace().take(2).eq(["0", "0"]);
+    user == 0 && map().lines().any(maps_root)
 }
 
 fn id_maps(uid: u32, outside_uid: u32, gid: u32, outside_gid: u32) -> IdMaps {
@@ -232,6 +253,7 @@ fn action<'a>(
             serve: serve.ok_or(SandboxError::NoDaemon)?,
         }),
         Step::AttachView { destination } => Action::AttachView(target(destination)?),
+        Step::CoverAlias { path } => Action::CoverAlias(target(path)?),
         Step::Bind {
             source,
             destination,
@@ -244,9 +266,15 @@ fn action<'a>(
         }),
         Step::Tmpfs { destination } => Action::Tmpfs(target(destination)?),
         Step::CreateDir { destination } => Action::CreateDir(entries(destination)?),
-        Step::CreateFile { destination } => Action::CreateFile(
-            entry(destination)?.ok_or_else(|| PlanError::NoFile(destination.clone()))?,
-        ),
+        Step::CreateFile { destination } => Action::CreateFile(file_entry(destination)?),
+        Step::Symlink {
+            target,
+            destination,
+        } => Action::Symlink {
+            target: c_string("target", target.as_os_str())?,
+            entry: file_entry(destination)?,
+        },
+        Step::Terminals { destination } => Action::Terminals(target(destination)?),
         Step::Squashfs {
             source,
             destination,
@@ -254,6 +282,7 @@ fn action<'a>(
         Step::FreshProc { required } => Action::FreshProc {
             required: *required,
         },
+        Step::SealRoot => Action::SealRoot,
         Step::Hide { path } => Action::Hide(c_string("hidden path", path.as_os_str())?),
     })
 }
@@ -269,6 +298,10 @@ fn target(path: &Path) -> Result<Target, PlanError> {
 fn entries(path: &Path) -> Result<Vec<Entry>, PlanError> {
     let above = path.ancestors().collect::<Vec<_>>().into_iter().rev();
     above.filter_map(|path| entry(path).transpose()).collect()
+}
+
+fn file_entry(path: &Path) -> Result<Entry, PlanError> {
+    entry(path)?.ok_or_else(|| PlanError::NoFile(path.into()))
 }
 
 /// `None` for the root, and for `..`, which need not be created.
@@ -323,6 +356,7 @@ fn command(draft: &Draft) -> Result<Command, PlanError> {
         own_group: foreground || !reads_terminal(&draft.stdin),
         argv: CStrings::new(argument_strings(&draft.argv)?),
         env: CStrings::new(environment_strings(&draft.env)?),
+        refused: calls::refused(),
     })
 }
 

@@ -50,8 +50,11 @@ pub(crate) enum Stage {
     MakeTmpfs,
     CreateDir,
     CreateFile,
+    CreateSymlink,
+    Terminals,
     ImageNotServed,
     FreshProc,
+    GuardProc,
     Hide,
     Loopback,
     EnterRoot,
@@ -62,6 +65,7 @@ pub(crate) enum Stage {
     DropCapabilities,
     OwnGroup,
     NoNewPrivileges,
+    RefuseCalls,
     ChangeDirectory,
     OpenStdin,
     SetLimit,
@@ -71,7 +75,7 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// All, in the order of their numbers: how a byte becomes a stage again.
-    const ALL: [Self; 40] = [
+    const ALL: [Self; 44] = [
         Self::DieWithClient,
         Self::ClientGone,
         Self::OwnProc,
@@ -95,8 +99,11 @@ impl Stage {
         Self::MakeTmpfs,
         Self::CreateDir,
         Self::CreateFile,
+        Self::CreateSymlink,
+        Self::Terminals,
         Self::ImageNotServed,
         Self::FreshProc,
+        Self::GuardProc,
         Self::Hide,
         Self::Loopback,
         Self::EnterRoot,
@@ -107,6 +114,7 @@ impl Stage {
         Self::DropCapabilities,
         Self::OwnGroup,
         Self::NoNewPrivileges,
+        Self::RefuseCalls,
         Self::ChangeDirectory,
         Self::OpenStdin,
         Self::SetLimit,

@@ -179,6 +179,7 @@ fn specs_of_all_wakes_are_accepted() {
         domain_name: Some("d".into()),
         network: true,
         last_pid: None,
+        ipc: false,
     };
     assert_eq!((newest.namespaces, newest.isolate_pids), (names, true));
     assert_eq!(

@@ -20,6 +20,7 @@ fn a_host_and_a_domain_of_its_own() {
         domain_name: Some("wake".into()),
         network: false,
         last_pid: None,
+        ipc: false,
     };
     named.draft.ids.inside_uid = 1000;
     assert_eq!(named.run().1, "box\nwake\n");

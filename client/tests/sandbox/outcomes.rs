@@ -166,6 +166,7 @@ fn extra_namespaces_are_made() {
         domain_name: None,
         network: true,
         last_pid: None,
+        ipc: false,
     };
     let inside = script.run().1;
     assert!(
