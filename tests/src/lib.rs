@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+pub mod attack;
 pub mod crash;
 mod elsewhere;
 pub mod job;

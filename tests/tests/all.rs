@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests write plain files")]
 
 mod architecture;
+mod attack;
 mod bad_input;
 mod batch;
 mod check;

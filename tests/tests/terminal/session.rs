@@ -139,3 +139,77 @@ fn a_call_in_the_background_leaves_the_terminal_alone() {
     session.expect("got an answer");
     assert_eq!(session.end().code(), Some(0));
 }
+
+/// A job may read what is typed, on its standard input and as `/dev/tty`, in every sandbox.
+#[test]
+fn a_job_reads_its_terminal() {
+    needs_fuse!();
+    for options in ["", "--host"] {
+        let place = Place::new();
+        let script = format!(
+            "$WAKEBOX run -q {options} -- sh -c 'read a; echo got $a; read b </dev/tty; echo and $b; tty'"
+        );
+        let mut session = Session::start(&place, &script);
+        session.line("one");
+        session.expect("got one");
+        session.line("two");
+        session.expect("and two");
+        session.expect(if options.is_empty() {
+            "/dev/console"
+        } else {
+            "/dev/pts/"
+        });
+        assert_eq!(session.end().code(), Some(0));
+    }
+}
+
+/// Regression: a job could type into its caller's terminal, whose shell then did what it said.
+#[test]
+fn nothing_is_typed_for_the_caller() {
+    needs_fuse!();
+    let attack = wakebox_tests::wakebox().with_file_name("attack");
+    let attack = format!("{} terminal $ROOT host 1 1 1", attack.display());
+    let calls = [
+        format!(
+            "$WAKEBOX run -q --bind {0} -- {attack}",
+            attack.split(' ').next().unwrap_or_default()
+        ),
+        format!("$WAKEBOX run -q --host -- {attack}"),
+        format!("$WAKEBOX {attack}"),
+        "$WAKEBOX -i -p $ROOT/spec".into(),
+        "$WAKEBOX -p $ROOT/spec".into(),
+    ];
+    for call in calls {
+        let place = Place::new();
+        let words: Vec<_> = attack.split(' ').collect();
+        std::fs::write(place.root().join("spec"), place.spec_of(&words).to_string())
+            .expect("a spec");
+        let script = format!("{call} >$ROOT/told; read answer; echo \"got $answer\"");
+        let mut session = Session::start(&place, &script);
+        session.line("an answer");
+        session.expect("got an answer");
+        session.end();
+        let told = std::fs::read_to_string(place.root().join("told")).expect("what it said");
+        assert!(
+            told.contains("refused paste") && !told.contains("ESCAPED"),
+            "{call}: {told}"
+        );
+    }
+}
+
+/// Where the kernel lets anybody type, the attack works without a sandbox.
+#[test]
+fn without_a_sandbox_it_is_typed() {
+    let setting = std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
+    if setting.is_ok_and(|setting| setting.trim() != "1") {
+        wakebox_tests::skip!("this kernel lets nobody type");
+    }
+    let attack = wakebox_tests::wakebox().with_file_name("attack");
+    let place = Place::new();
+    let mut session = Session::start(
+        &place,
+        &format!("{} terminal / host 1 1 1", attack.display()),
+    );
+    session.expect("ESCAPED type into 0");
+    session.end();
+}
