@@ -35,6 +35,7 @@ mod reference;
 mod requirements;
 mod run;
 mod schemas;
+mod security;
 mod semantics;
 mod smoke;
 mod staging;
