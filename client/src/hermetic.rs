@@ -14,9 +14,20 @@ use crate::sandbox::plan::Step;
 /// The job's home: empty, and its own.
 pub const HOME: &str = "/home/job";
 
-/// Directories that make up the system, as far as they exist.
+/// Directories that make up the system, as far as they exist. Of package managers no more than what
+/// they have installed: beside it are the sockets of their daemons.
 const SYSTEM: [&str; 11] = [
-    "/bin", "/etc", "/gnu", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/opt", "/sbin", "/usr",
+    "/bin",
+    "/etc",
+    "/gnu/store",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix/store",
+    "/opt",
+    "/sbin",
+    "/usr",
 ];
 /// Devices that any user of any machine may use. By the last one a job can sandbox in its turn.
 const DEVICES: [&str; 7] = ["full", "null", "random", "tty", "urandom", "zero", "fuse"];
