@@ -109,6 +109,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         spare_repositories(&workspace, &wanted, &publishable)?;
         let published = publish(&workspace, &store, &publishable, started, &id)?;
         cow::tell(&changes);
+        tell_lent(&outputs, &wanted);
         published
     } else {
         Published { files: 0, bytes: 0 }
@@ -427,13 +428,29 @@ fn spare_repositories(workspace: &Path, wanted: &[RelPath], outputs: &[Publish])
     }
 }
 
+/// Bits by which a file lends the rights of whoever has published it.
+const LENT: u16 = 0o6000;
+
+/// Says which outputs lose such bits.
+fn tell_lent(outputs: &[Hashed], wanted: &[RelPath]) {
+    for output in outputs {
+        let lends = matches!(output.entry, HashedEntry::File { mode, .. } if mode & LENT != 0);
+        if lends && is_wanted(&to_publish(output), wanted) {
+            let path = &output.path;
+            say(format_args!(
+                "'{path}' is published without its set-user-ID and set-group-ID bits"
+            ));
+        }
+    }
+}
+
 pub(crate) fn to_publish(output: &Hashed) -> Publish {
     let kind = match &output.entry {
         HashedEntry::File {
             hash, mode, mtime, ..
         } => PublishKind::File {
             digest: *hash,
-            mode: *mode,
+            mode: *mode & !LENT,
             mtime: mtime.in_nanoseconds(),
         },
         HashedEntry::Symlink { target, mtime } => PublishKind::Symlink {

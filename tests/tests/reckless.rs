@@ -50,6 +50,28 @@ fn a_job_that_makes_a_repository_does_not_replace_the_workspaces() {
     assert_ne!(git(&place, &["log", "--format=%H"]), before);
 }
 
+/// Regression: a job of root could leave a program in the workspace that made anybody root.
+#[test]
+fn no_program_is_published_that_lends_its_publishers_rights() {
+    needs_fuse!();
+    let place = Place::new();
+    let script =
+        "for mode in 4755 2755 6711 755; do cp /bin/true p$mode; chmod $mode p$mode; done; mkdir d";
+    let told = place.run(&["sh", "-c", script]).expect(0).stderr();
+    for (name, mode, lent) in [
+        ("p4755", 0o755, true),
+        ("p2755", 0o755, true),
+        ("p6711", 0o711, true),
+        ("p755", 0o755, false),
+    ] {
+        let is = place.workspace().join(name).metadata().expect("published");
+        let mode_now = std::os::unix::fs::MetadataExt::mode(&is) & 0o7777;
+        assert_eq!(mode_now, mode, "{name}");
+        let line = format!("'{name}' is published without its set-user-ID");
+        assert_eq!(told.contains(&line), lent, "{told}");
+    }
+}
+
 #[test]
 fn a_store_around_the_workspace_is_refused_before_it_is_made() {
     let place = Place::new();
