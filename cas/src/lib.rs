@@ -42,6 +42,7 @@
 //!
 //! [`hold`] keeps users of a store and its collector apart, and [`gc`] is the collector.
 //!
+//! [`durable`] is what is to be on disk before somebody relies on it.
 //! [`parallel`] is how many files are dealt with at once.
 //!
 //! This crate knows nothing of jobs' lives, of FUSE or of processes.
@@ -52,6 +53,7 @@ pub mod copy;
 pub mod delta;
 pub mod digest;
 pub mod directory;
+pub mod durable;
 pub mod error;
 pub mod fsck;
 pub mod gc;

@@ -117,6 +117,11 @@ impl Drop for StagingDirectory {
     }
 }
 
+/// Whether a name in a staging directory is that of a staged file, which is a number.
+pub(crate) fn is_staged_name(name: &[u8]) -> bool {
+    name.first().is_some_and(u8::is_ascii_digit)
+}
+
 /// Removes a directory of the staging area with the files in it. What is gone already is fine.
 pub fn remove_flat_directory(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -124,12 +129,17 @@ pub fn remove_flat_directory(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         other => other.context("open the staging directory", name)?,
     };
-    let entries = rustix::fs::Dir::read_from(&fd).context("list the staging directory", name)?;
-    for entry in entries {
-        let entry = entry.context("list the staging directory", name)?;
-        let entry = entry.file_name();
-        if !matches!(entry.to_bytes(), b"." | b"..") {
-            rustix::fs::unlinkat(&fd, entry, AtFlags::empty()).context("empty", name)?;
+    // What says whose the files are goes last: if we are killed in between, it can still be told.
+    for staged in [true, false] {
+        let entries =
+            rustix::fs::Dir::read_from(&fd).context("list the staging directory", name)?;
+        for entry in entries {
+            let entry = entry.context("list the staging directory", name)?;
+            let entry = entry.file_name();
+            let is_itself = matches!(entry.to_bytes(), b"." | b"..");
+            if !is_itself && is_staged_name(entry.to_bytes()) == staged {
+                rustix::fs::unlinkat(&fd, entry, AtFlags::empty()).context("empty", name)?;
+            }
         }
     }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).context("remove", name)

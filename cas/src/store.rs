@@ -106,6 +106,12 @@ impl Store {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(Error::io("examine blob", self.path(digest), error)),
         };
+        // What a power failure leaves of a file that was given its name and never flushed, where
+        // room for bytes is found when they are written out (ext4, XFS, btrfs). Who has the
+        // content puts it in its place.
+        if stat.st_size == 0 && digest != Digest::of(b"") {
+            return Ok(None);
+        }
         // Mode 0444 is what this store writes. Another program's blob may have any mode, and
         // only then is the question worth a system call.
         if stat.st_mode & 0o444 != 0o444 {
@@ -251,7 +257,8 @@ impl Store {
 
     /// Makes a finished file the blob of its digest, by rename: a reader never sees half a blob.
     /// The file must be on the store's file system, and nobody may be able to write to it any
-    /// more. If the blob exists it stays, and the file is removed.
+    /// more. If the blob exists it stays, and the file is removed; unless it has another length,
+    /// as a power failure leaves it: then it is replaced.
     pub fn adopt(&self, directory: BorrowedFd<'_>, name: &str, digest: Digest) -> Result<()> {
         let path = self.path(digest);
         let blob = blob_name(digest);
@@ -278,12 +285,26 @@ impl Store {
         };
         match renamed {
             Ok(()) => Ok(()),
+            Err(Errno::EXIST) if self.is_cut(directory, name, &blob) => {
+                rustix::fs::renameat(directory, name, &self.uses, &blob).context("replace", path)
+            }
             Err(Errno::EXIST) => {
                 self.claim(digest)?;
                 rustix::fs::unlinkat(directory, name, AtFlags::empty())
                     .context("remove the duplicate of", &path)
             }
             Err(error) => Err(Error::io("insert", path, error)),
+        }
+    }
+
+    /// Whether a blob has another length than a file of the same hash.
+    fn is_cut(&self, directory: BorrowedFd<'_>, name: &str, blob: &str) -> bool {
+        let size = |at: BorrowedFd<'_>, name: &str| {
+            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map(|is| is.st_size)
+        };
+        match (size(directory, name), size(self.blobs.as_fd(), blob)) {
+            (Ok(whole), Ok(there)) => whole != there,
+            _ => false,
         }
     }
 
@@ -355,6 +376,27 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
         (root, store)
+    }
+
+    /// What a power failure leaves of blobs that were not flushed.
+    #[test]
+    fn a_blob_that_is_cut_is_noticed_and_replaced_by_the_whole() {
+        let (_root, store) = store();
+        let staging = store.new_staging("put").unwrap();
+        let digest = store.put_bytes(b"hello", &staging).unwrap();
+        let path = store.path(digest);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        for length in [0, 3] {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_len(length).unwrap();
+            let found = store.claim(digest).unwrap();
+            assert_eq!(found.is_none(), length == 0, "{found:?}");
+            assert_eq!(store.put_bytes(b"hello", &staging).unwrap(), digest);
+            assert_eq!(store.verify(digest).unwrap(), 5);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        let empty = store.put_bytes(b"", &staging).unwrap();
+        assert_eq!(store.claim(empty).unwrap().unwrap().size, 0);
     }
 
     #[test]

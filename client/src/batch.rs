@@ -14,6 +14,7 @@ use cas::record::{Level, Recording};
 use crate::cli::{Environment, kept_by_default};
 use crate::daemon::Daemons;
 use crate::delta::DeltaDocument;
+use crate::durable;
 use crate::error::{Error, Result, say};
 use crate::exit_code;
 use crate::images;
@@ -55,6 +56,10 @@ fn attempt(
     let (spec, text) = trial::read_spec(&arguments.params)?;
     let spec = override_spec(spec, arguments);
     let keep = spec.keep_failed;
+    let durable = spec.durable || arguments.durable;
+    if let (true, Some(result)) = (durable, result.as_mut()) {
+        result.make_durable();
+    }
     let store = Store::open(&spec.store)?;
     let daemons = Daemons::from_environment(environment)?;
     let disposal = disposal(&spec);
@@ -94,6 +99,7 @@ fn attempt(
             tracked,
             level,
             keep: keep.filter(|_| code != 0),
+            durable,
             result: &mut *result,
         };
         stopped = report(finished, &store, to, &signals)?;
@@ -256,6 +262,7 @@ struct Destination<'a> {
     level: Level,
     /// The job failed, and is to be kept.
     keep: Option<Keeping>,
+    durable: bool,
     result: &'a mut Option<Pending>,
 }
 
@@ -308,6 +315,13 @@ fn report(
         document.staging_files = Some(result::staging_files(&hashed, &names, &root));
         kept = !names.is_empty();
         document.staging_root = kept.then(|| result::path_text(&root));
+        if to.durable {
+            let names: Vec<_> = names.values().map(String::as_str).collect();
+            store.sync_staged(&staging, &names)?;
+        }
+    }
+    if to.durable {
+        durable::sync_outputs(store, &hashed)?;
     }
     if let Some(signal) = hold.kept() {
         return Ok(Some(signal));
@@ -329,8 +343,11 @@ fn report(
         // Nobody will ever hear of them.
         let _ = std::fs::remove_dir_all(&root);
     } else if taken {
-        // The result says it now, and whoever reads it removes the directory once it is empty.
-        collector.remove_manifest()?;
+        // The result says it now, and whoever reads it removes the directory once it is empty. It
+        // stands, so the call has not failed.
+        if let Err(error) = collector.remove_manifest() {
+            tracing::warn!("{error}");
+        }
     }
     written.map(|()| None)
 }

@@ -139,6 +139,9 @@ pub struct RunArguments {
     /// Write the result document to a file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// End only when all that is published, and the result document, is on disk
+    #[arg(long)]
+    pub durable: bool,
     /// Record what the job touches, in the result document
     #[arg(long, value_name = "LEVEL", default_value = "none")]
     pub record: RecordLevel,

@@ -165,10 +165,12 @@ impl Daemons {
             stdout.read_to_string(&mut ready).map_err(failed)?;
         }
         if ready == READY {
-            Ok(())
-        } else {
-            Err(failed(io::Error::other("it ended at once")))
+            return Ok(());
         }
+        let ended = child.wait().map_err(failed)?;
+        Err(failed(io::Error::other(format!(
+            "it ended at once ({ended})"
+        ))))
     }
 
     fn command(&self, socket: &Path) -> Command {
@@ -298,6 +300,14 @@ impl Lease {
             // It is gone, or answers: either way this connection will tell.
             _ => false,
         }
+    }
+
+    /// Whether the daemon has hung up.
+    pub fn is_gone(&self) -> bool {
+        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let now = Timespec::default();
+        let asked = poll(&mut socket, Some(&now));
+        asked.is_ok() && socket[0].revents().contains(PollFlags::HUP)
     }
 
     /// The process number of the daemon, also of one that does not answer.

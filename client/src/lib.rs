@@ -33,6 +33,7 @@ pub mod commands;
 pub mod daemon;
 pub mod delta;
 pub mod doctor;
+pub mod durable;
 pub mod error;
 pub mod exec;
 pub mod exit_code;

@@ -290,7 +290,9 @@ impl<'s> Collector<'s> {
         let failed = |what, error: std::io::Error| Error::io(what, self.path(id), error);
         let (digest, size) =
             Digest::of_file(file).map_err(|e| failed("hash the staged file", e))?;
-        if self.store.claim(digest)?.is_none() {
+        // One that is there and is cut is replaced.
+        let there = self.store.claim(digest)?;
+        if there.is_none_or(|blob| blob.size != size) {
             let copies = self.copies()?;
             let (copy, to) = copies.create_file(OFlags::WRONLY)?;
             self.copier

@@ -21,6 +21,7 @@ const MODE: u32 = 0o664;
 pub struct Pending {
     path: PathBuf,
     target: Target,
+    durable: bool,
 }
 
 #[derive(Debug)]
@@ -39,13 +40,31 @@ impl Pending {
     /// Prepares to write to a path. A file that is there stays until it is replaced.
     pub fn create(path: &Path) -> Result<Self> {
         if let Some(own) = own_output(path).map_err(|error| failed(path, error))? {
-            let (path, target) = (path.into(), Target::Direct(own));
-            return Ok(Self { path, target });
+            return Ok(Self::new(path.into(), Target::Direct(own)));
         }
         // Through a link: the name that is replaced is that of the file.
         let path = path.canonicalize().unwrap_or_else(|_| path.into());
         let target = target(&path).map_err(|error| failed(&path, error))?;
-        Ok(Self { path, target })
+        Ok(Self::new(path, target))
+    }
+
+    fn new(path: PathBuf, target: Target) -> Self {
+        let durable = false;
+        Self {
+            path,
+            target,
+            durable,
+        }
+    }
+
+    /// From now on, a document that was written is on disk, and so is its name.
+    pub fn make_durable(&mut self) {
+        self.durable = true;
+    }
+
+    /// Whether [`Pending::make_durable`] was called.
+    pub fn is_durable(&self) -> bool {
+        self.durable
     }
 
     /// Gives up. A file of that name is of an earlier job and must not be taken for this one's.
@@ -70,14 +89,24 @@ impl Pending {
 
     /// Writes the document, given as it is to stand there, and gives it its name.
     pub fn commit_bytes(self, bytes: &[u8]) -> Result<()> {
-        let done = match self.target {
+        let Self {
+            path,
+            target,
+            durable,
+        } = self;
+        let replace = || replace(&path, bytes, durable);
+        let done = match target {
+            // What is no file has no disk.
             Target::Direct(mut file) => file.write_all(bytes),
-            Target::Unnamed(mut file) => file
-                .write_all(bytes)
-                .and_then(|()| name(&file, &self.path).or_else(|_| replace(&self.path, bytes))),
-            Target::Named => replace(&self.path, bytes),
+            Target::Unnamed(mut file) => write(&mut file, bytes, durable)
+                .and_then(|()| name(&file, &path).or_else(|_| replace())),
+            Target::Named => replace(),
         };
-        done.map_err(|error| failed(&self.path, error))
+        let named = done.and_then(|()| match durable {
+            true => File::open(directory(&path)).and_then(|directory| directory.sync_all()),
+            false => Ok(()),
+        });
+        named.map_err(|error| failed(&path, error))
     }
 }
 
@@ -143,10 +172,17 @@ fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
         .tempfile_in(directory(path))
 }
 
-/// In place of another file, or where there is no `/proc`.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = temporary(path)?;
+/// The bytes are on disk before the name is, or a power failure could leave the name of an empty
+/// file.
+fn write(file: &mut File, bytes: &[u8], durable: bool) -> io::Result<()> {
     file.write_all(bytes)?;
+    if durable { file.sync_all() } else { Ok(()) }
+}
+
+/// In place of another file, or where there is no `/proc`.
+fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    let mut file = temporary(path)?;
+    write(file.as_file_mut(), bytes, durable)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

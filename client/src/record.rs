@@ -62,7 +62,7 @@ impl Told {
         let rows: Vec<_> = rows.chain(host).collect();
         let beside = result.and_then(|result| result.beside(".record.jsonl"));
         match beside.filter(|_| rows.len() > ROWS_MAX) {
-            Some(file) => told.file = Some(write(&file, &rows)?),
+            Some(file) => told.file = Some(write(&file, &rows, result)?),
             None => told.record = Some(rows),
         }
         Ok(told)
@@ -94,15 +94,19 @@ fn with_lengths(mut rows: Vec<Row>, outputs: &[Hashed]) -> Vec<Row> {
     rows
 }
 
-/// Writes rows line by line and returns the name of the file.
-fn write(path: &Path, rows: &[Line]) -> Result<Text> {
+/// Writes rows line by line, as durably as the result, and returns the name of the file.
+fn write(path: &Path, rows: &[Line], result: Option<&Pending>) -> Result<Text> {
     let failed = |error: std::io::Error| Error::io("write the record to", path, error);
     let mut lines = Vec::new();
     for row in rows {
         serde_json::to_writer(&mut lines, row).map_err(|error| failed(error.into()))?;
         lines.write_all(b"\n").map_err(failed)?;
     }
-    Pending::create(path)?.commit_bytes(&lines)?;
+    let mut file = Pending::create(path)?;
+    if result.is_some_and(Pending::is_durable) {
+        file.make_durable();
+    }
+    file.commit_bytes(&lines)?;
     let name = path.file_name().unwrap_or(path.as_os_str());
     Ok(crate::result::path_text(Path::new(name)))
 }

@@ -11,6 +11,7 @@ use indicatif::HumanBytes;
 
 use crate::cli::{Environment, RecoverArguments};
 use crate::commands::{existing, print};
+use crate::durable;
 use crate::error::{Error, Result};
 use crate::output::{Collector, Disposal, Hashed};
 use crate::pending::Pending;
@@ -72,7 +73,10 @@ fn recover(store: &Store, name: &str, arguments: &RecoverArguments) -> Result<u8
     if let Some(directory) = &arguments.to {
         write_out(store, &hashed, directory, name)?;
     }
-    if let Some(result) = result {
+    // The last copy goes when this is done, so what takes its place has to be on disk.
+    durable::sync_outputs(store, &hashed)?;
+    if let Some(mut result) = result {
+        result.make_durable();
         let mut document = document(&hashed);
         (document.inputs, document.data_path) = (inputs, Some(data_path));
         document.late_writer = late_writer;
@@ -114,7 +118,7 @@ fn write_out(store: &Store, hashed: &[Hashed], directory: &Path, id: &str) -> Re
     let chosen: Vec<_> = hashed.iter().map(workspace::to_publish).collect();
     // Nothing that is there is older than this, so nothing is replaced.
     publish(directory, store, &chosen, i64::MIN, id)?;
-    Ok(())
+    Ok(durable::sync_published(directory, &chosen)?)
 }
 
 /// A result that says what was made, and that how the job ended is not known.

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::exec::{self, Ended, Status};
 use crate::mount_ops::Compiled;
 use crate::result::Isolation;
-use crate::sandbox::Serve;
-use crate::sandbox::plan::{Draft, Ids, Limit, Namespaces, Stdin, Step};
+use crate::sandbox::plan::{Draft, Ids, Limit, Namespaces, Plan, Stdin, Step};
+use crate::sandbox::{SandboxError, Serve};
 use crate::{hidden, host};
 
 /// A job as meant: every default filled in, every path checked.
@@ -105,7 +105,7 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
             view: None,
         });
     }
-    let manifest = job.manifest.encode();
+    let (limit, manifest) = (job.limit, job.manifest.encode());
     let terms = Terms {
         copy_on_write: &job.copy_on_write,
         user: job.user,
@@ -114,23 +114,18 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
         label: &job.label,
     };
     let (lease, staging) = daemons.register(store.root(), &manifest, &hold, &terms)?;
-    store.write_inputs(&staging, &manifest)?;
+    let written = store.write_inputs(&staging, &manifest);
     // The child is a copy of this process: what it need not carry is not carried.
     drop((job.manifest, manifest, hold));
-    let packets = serve_packets().map_err(|error| Error::io("prepare", "the view", error))?;
     let is_full = job.record.level == Level::Full;
-    let mut host = is_full.then(host::Watch::new).flatten();
-    let serve = Serve {
-        socket: lease.socket(),
-        request: &packets.0,
-        ack: &packets.1,
-        waits: host.is_some(),
-    };
-    let running = exec::start(&plan, Some(serve))?;
-    let ended = running.wait_watching(job.limit, Some(lease.socket()), host.as_mut())?;
-    // Before the view: it ends with the job's mount namespace, which this has open.
-    let host = host.and_then(host::Watch::finish);
-    let report = lease.finish()?;
+    let served = written
+        .map_err(Error::from)
+        .and_then(|()| serve(&plan, limit, is_full, &lease));
+    // Without a daemon everything fails, each thing with words of its own.
+    let (ended, host, report) = served.map_err(|error| match lease.is_gone() {
+        true => SandboxError::DaemonGone.into(),
+        false => error,
+    })?;
     Ok(Finished {
         ended,
         isolation,
@@ -165,6 +160,29 @@ fn further_views(job: &Job) -> Vec<Step> {
     whole
         .map(|alias| Step::CoverAlias { path: alias.path })
         .collect()
+}
+
+/// Runs a registered job, watching the host's files if the record is to be full, and asks what it
+/// did.
+fn serve(
+    plan: &Plan,
+    limit: Option<Duration>,
+    is_full: bool,
+    lease: &Lease,
+) -> Result<(Ended, Option<host::Opened>, Report)> {
+    let packets = serve_packets().map_err(|error| Error::io("prepare", "the view", error))?;
+    let mut host = is_full.then(host::Watch::new).flatten();
+    let serve = Serve {
+        socket: lease.socket(),
+        request: &packets.0,
+        ack: &packets.1,
+        waits: host.is_some(),
+    };
+    let running = exec::start(plan, Some(serve))?;
+    let ended = running.wait_watching(limit, Some(lease.socket()), host.as_mut())?;
+    // Before the view: it ends with the job's mount namespace, which this has open.
+    let host = host.and_then(host::Watch::finish);
+    Ok((ended, host, lease.finish()?))
 }
 
 /// The view covers the workspace; a store that holds the workspace could not be hidden from it.

@@ -64,6 +64,8 @@ pub struct Spec {
     pub keep_staging: bool,
     /// Whether staged files are put into the store.
     pub adopt: bool,
+    /// Whether the result, and all that it names, is to be on disk at the end.
+    pub durable: bool,
     /// How much is recorded of what the job touches.
     pub record: Level,
     /// How long the job is kept if it fails, if at all.
@@ -105,6 +107,7 @@ struct Document {
     limits: BTreeMap<String, TypedLimit>,
     staging: StagingChoice,
     adopt: bool,
+    durable: bool,
     record: Level,
     keep_failed: Option<KeepChoice>,
     /// Of any type: callers have always been free to write notes.
@@ -134,6 +137,7 @@ impl Default for Document {
             limits: BTreeMap::new(),
             staging: StagingChoice::Keep,
             adopt: true,
+            durable: false,
             record: Level::None,
             keep_failed: None,
             label: None,
@@ -271,6 +275,7 @@ impl Document {
             limits: limits(&self.limits)?,
             keep_staging: self.staging == StagingChoice::Keep,
             adopt: self.adopt,
+            durable: self.durable,
             record: self.record,
             keep_failed: self.keep_failed.map_or(Ok(None), KeepChoice::mean)?,
             label: self

@@ -19,6 +19,7 @@ use cas::{RelPath, Store};
 use crate::cli::{Environment, RunArguments};
 use crate::daemon::Daemons;
 use crate::delta::DeltaDocument;
+use crate::durable;
 use crate::error::{Error, Result, say};
 use crate::exec::Ended;
 use crate::exit_code;
@@ -52,7 +53,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let workspace = workspace.map_err(|e| Error::io("find", "the current directory", e))?;
     let wanted = wanted(&workspace, &arguments.outputs)?;
     let surroundings = Surroundings::new(arguments, environment, &workspace)?;
-    let json = arguments.json.as_deref().map(Pending::create).transpose()?;
+    let json = result_file(arguments)?;
     let daemons = Daemons::from_environment(environment)?;
     let store = arguments.store.resolve(environment)?;
     check_place(&workspace, &store)?;
@@ -75,10 +76,10 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     };
     let id = view.staging.clone();
     let host = view.host.take();
-    let keep = keep.filter(|_| code != 0);
-    let kept = keep.is_some().then(|| id.clone());
     let status = exit_code::result_status(&finished.ended);
-    let (mut report, mut outputs, changes) = collect(view, &store, keep.map(|k| (k, status)))?;
+    let keep = keep.filter(|_| code != 0).map(|keep| (keep, status));
+    let kept = keep.is_some().then(|| id.clone());
+    let (mut report, mut outputs, changes) = collect_for(arguments, view, &store, keep)?;
     outputs.retain(|output| has_changed(output, &writable));
     let absent = std::mem::take(&mut report.absent);
     if report.late_writer {
@@ -108,7 +109,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         publishable.retain(|output| is_wanted(output, &wanted));
         spare_repositories(&workspace, &wanted, &publishable)?;
         let published = publish(&workspace, &store, &publishable, started, &id)?;
-        cow::tell(&changes);
+        flush(arguments, &workspace, &publishable).map(|()| cow::tell(&changes))?;
         tell_lent(&outputs, &wanted);
         published
     } else {
@@ -188,6 +189,37 @@ pub(crate) fn check_place(workspace: &Path, store: &Path) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Takes what the job made into the store, and flushes it if that is asked for.
+fn collect_for(
+    arguments: &RunArguments,
+    view: FinishedView,
+    store: &Store,
+    keep: Option<(Keeping, i32)>,
+) -> Result<(Report, Vec<Hashed>, InputChanges)> {
+    let collected = collect(view, store, keep)?;
+    if arguments.durable {
+        durable::sync_outputs(store, &collected.1)?;
+    }
+    Ok(collected)
+}
+
+/// Flushes what was published, if that is asked for.
+fn flush(arguments: &RunArguments, workspace: &Path, published: &[Publish]) -> Result<()> {
+    if arguments.durable {
+        durable::sync_published(workspace, published)?;
+    }
+    Ok(())
+}
+
+/// The file for the result document, if one is asked for.
+fn result_file(arguments: &RunArguments) -> Result<Option<Pending>> {
+    let mut json = arguments.json.as_deref().map(Pending::create).transpose()?;
+    if let (true, Some(json)) = (arguments.durable, json.as_mut()) {
+        json.make_durable();
+    }
+    Ok(json)
 }
 
 /// Takes what the job made into the store, and lets the job go or keeps it.

@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::fuse::{self, Session};
 use crate::job::Job;
 use crate::known::Key;
+use crate::mounts;
 use crate::registry::{JobId, RegisterError, Registry};
 use crate::view::Time;
 
@@ -201,6 +202,10 @@ impl Connection<'_> {
     fn mount(&mut self, device: OwnedFd) -> Result<Reply, String> {
         if self.session.is_some() {
             return Err("the job's view is mounted already".into());
+        }
+        // What is none would be waited for, perhaps for ever.
+        if !mounts::is_fuse(device.as_fd()) {
+            return Err("the attached descriptor is not /dev/fuse".into());
         }
         let session = fuse::serve(self.job()?.clone(), device, self.context.passthrough);
         self.session = Some(session.map_err(|error| format!("cannot serve the view: {error}"))?);

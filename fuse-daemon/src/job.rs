@@ -206,6 +206,15 @@ impl Job {
         let _ = self.failure.set(reason);
     }
 
+    /// Looks for contradictions in the view, all of which it visits.
+    ///
+    /// # Errors
+    /// What contradicts what.
+    pub fn check_invariants(&self) -> std::result::Result<(), String> {
+        let view = self.view().map_err(|refusal| refusal.to_string())?;
+        view.check_invariants()
+    }
+
     /// Notes that a request was not answered as it should have been.
     pub fn broke(&self, reason: String) {
         self.fail(reason);

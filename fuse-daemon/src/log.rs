@@ -142,6 +142,11 @@ pub struct Saved {
     pub cut: u64,
 }
 
+/// Reads what one frame holds, whose check was right; `None` if no log has written it.
+pub fn decode_facts(payload: &[u8]) -> Option<Vec<Fact<u64>>> {
+    codec::decode(payload)
+}
+
 /// Locks. A poisoned lock means a bug in wakebox while a frame was half made; nothing may follow.
 fn locked<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
     mutex.lock().map_err(|_| Errno::IO)

@@ -24,6 +24,17 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+/// Whether a descriptor is one of `/dev/fuse`. Reading a mounted one for the first time never waits:
+/// the kernel has put a request there when it was mounted. What is not mounted is an error.
+pub fn is_fuse(device: BorrowedFd<'_>) -> bool {
+    // Misc devices, and FUSE_MINOR of linux/miscdevice.h.
+    const FUSE: (u32, u32) = (10, 229);
+    rustix::fs::fstat(device).is_ok_and(|is| {
+        let number = (rustix::fs::major(is.st_rdev), rustix::fs::minor(is.st_rdev));
+        rustix::fs::FileType::from_raw_mode(is.st_mode).is_char_device() && number == FUSE
+    })
+}
+
 /// A detached mount of a directory: reachable through the descriptor and in no other way.
 pub fn detached_clone(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE

@@ -9,7 +9,7 @@ use super::{RECOVERABLE, own_directories};
 use crate::error::Result;
 use crate::kept::Kept;
 use crate::recovery::{JobState, Recovery};
-use crate::staging::FLAGS;
+use crate::staging::{FLAGS, is_staged_name};
 use crate::store::{OURS, Store};
 
 /// A staging directory that nobody has locked. We have, as long as this lives.
@@ -98,15 +98,21 @@ impl Dead {
             };
         }
         let patience = older_than.unwrap_or(RECOVERABLE);
+        let is_young = now - self.changed() < patience.as_secs() as i64;
         match self.recovery().map(|recovery| recovery.job) {
-            // Its result has been written, and whoever reads that removes it.
-            None => Fate::NotOurs,
-            Some(JobState::Running) => Fate::Goes,
-            Some(JobState::Ended(_)) if now - self.changed() < patience.as_secs() as i64 => {
-                Fate::Waits
-            }
-            Some(JobState::Ended(_)) => Fate::Goes,
+            // Its result has been written, and whoever reads that removes it, at last when empty.
+            None if is_young || self.has_staged_files() => Fate::NotOurs,
+            Some(JobState::Ended(_)) if is_young => Fate::Waits,
+            // Of the first, somebody was killed who was just making or removing it.
+            None | Some(JobState::Running | JobState::Ended(_)) => Fate::Goes,
         }
+    }
+
+    fn has_staged_files(&self) -> bool {
+        let entries = rustix::fs::Dir::read_from(&self.fd).into_iter().flatten();
+        entries
+            .flatten()
+            .any(|entry| is_staged_name(entry.file_name().to_bytes()))
     }
 }
 

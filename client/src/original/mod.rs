@@ -47,6 +47,8 @@ pub struct Batch {
     pub isolate_retcode: bool,
     /// Whether the job is kept if it fails.
     pub keep_failed: bool,
+    /// Whether the result, and all that it names, is to be on disk at the end.
+    pub durable: bool,
     /// Binds to make after the spec's own mount operations.
     pub binds: Vec<Bind>,
 }
@@ -272,6 +274,7 @@ impl Given {
             interactive: force_shell || self.has(Id::Interactive),
             isolate_retcode: self.has(Id::IsolateRetcode),
             keep_failed: self.has(Id::KeepFailed),
+            durable: self.has(Id::Durable),
             binds: self.binds()?,
         })
     }

@@ -15,6 +15,8 @@ pub enum Id {
     IsolateRetcode,
     /// `--keep-failed`
     KeepFailed,
+    /// `--durable`
+    Durable,
     /// `--bind`
     Bind,
     /// `--rootfs`
@@ -102,7 +104,7 @@ impl Definition {
 }
 
 /// All options of the original.
-pub const OPTIONS: [Definition; 12] = [
+pub const OPTIONS: [Definition; 13] = [
     flag(
         Id::Params,
         'p',
@@ -147,6 +149,13 @@ pub const OPTIONS: [Definition; 12] = [
         &["keep-failed"],
         Mode::Batch,
         "Keep what the job had and made if it fails, for `wakebox job shell`",
+    ),
+    flag(
+        Id::Durable,
+        'd',
+        &["durable"],
+        Mode::Batch,
+        "End only when the result, and all that it names, is on disk",
     ),
     flag(
         Id::Bind,

@@ -27,6 +27,10 @@ const COPY_MAX: u64 = 1 << 31;
 /// kernel counts (fs/fuse/dev.c, `fuse_get_req`). It looks names up in the view, to hide the store.
 const INIT: u32 = 1;
 
+/// A name that makes the answer panic, in tests of this crate.
+#[cfg(test)]
+pub(super) const PANIC: &[u8] = b"panic";
+
 /// Whether the kernel waits for a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
@@ -40,6 +44,10 @@ impl JobFileSystem {
     /// Answers one request into an empty reply.
     pub(super) fn answer(&self, request: &Request<'_>, reply: &mut Reply) -> Result<Answered> {
         let (id, by) = (InodeId(request.header.nodeid), caller(&request.header));
+        #[cfg(test)]
+        if matches!(request.operation, Operation::Lookup(PANIC)) {
+            panic!("asked for by a test");
+        }
         match &request.operation {
             Operation::Forget(forget) => return Ok(self.forget(id, forget.nlookup)),
             Operation::BatchForget(forgotten) => {

@@ -48,7 +48,7 @@ use crate::job::Job;
 use device::Device;
 use listing::Listings;
 use passthrough::Backings;
-pub use session::{Session, serve};
+pub use session::{Answerer, Session, serve};
 
 /// A job as the kernel sees it.
 #[derive(Debug)]

@@ -199,7 +199,8 @@ impl<S: Clone> View<S> {
                 flags,
                 content,
             } => {
-                self.next = self.next.max(id.0 + 1);
+                let behind = id.0.checked_add(1).ok_or(Fault::Stale)?;
+                self.next = self.next.max(behind);
                 let kind = self.kind_told(id, content)?;
                 let before = self.table.remove(&id);
                 let mut inode =
