@@ -13,7 +13,10 @@ use std::process::{Command, Output};
 pub mod attack;
 pub mod crash;
 mod elsewhere;
+pub mod faults;
+pub mod fuzz;
 pub mod job;
+pub mod limits;
 pub mod operated;
 pub mod operation;
 
@@ -23,10 +26,12 @@ pub mod operation;
 /// so the binary is found beside the test's own.
 pub fn wakebox() -> PathBuf {
     let own = std::env::current_exe().expect("a test has a path");
-    let folder = own
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/<profile>/deps");
+    let folder = own.parent().expect("a folder");
+    // Tests are one folder below it, in target/<profile>/deps.
+    let folder = match folder.ends_with("deps") {
+        true => folder.parent().expect("target/<profile>"),
+        false => folder,
+    };
     let binary = folder.join("wakebox");
     assert!(
         binary.exists(),

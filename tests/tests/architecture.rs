@@ -64,6 +64,7 @@ fn the_protocol_is_decoded_and_encoded_without_io() {
         "interrupt",
         "listing",
         "mod",
+        "panic_tests",
         "passthrough",
         "session",
     ]

@@ -395,3 +395,28 @@ fn a_wrong_call_is_told() {
     }
     assert!(!place.store().exists(), "to look is not to make");
 }
+
+/// Regression: a daemon that was killed while it made or removed a staging directory left one that
+/// said nothing, which was then taken for that of a result's reader, for ever.
+#[test]
+fn what_says_nothing_and_has_nothing_goes_after_a_while() {
+    let place = Place::new();
+    put(&place, "a store");
+    let staging = place.store().join("staging");
+    for (name, file) in [
+        ("00000000000000aa", "manifest.new"),
+        ("00000000000000bb", "1"),
+    ] {
+        std::fs::create_dir(staging.join(name)).expect(name);
+        std::fs::write(staging.join(name).join(file), "").expect(file);
+    }
+    place.call(["gc"]).expect(0);
+    assert_eq!(
+        place.debris().len(),
+        2,
+        "its reader may be about to remove it"
+    );
+    std::thread::sleep(Duration::from_millis(1100));
+    place.call(["gc", "--older-than", "1s"]).expect(0);
+    assert_eq!(place.debris(), [staging.join("00000000000000bb")]);
+}
