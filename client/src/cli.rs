@@ -1,9 +1,11 @@
 //! The command line and the environment: read here, and nowhere else.
 
+mod cas;
 mod jobs;
 mod learn;
 mod mount;
 mod opening;
+mod run;
 mod store;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cas::record::Level;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::daemon::Daemons;
@@ -20,6 +21,7 @@ use crate::error::Result;
 use crate::original::{self, Asked, Id, Mode};
 use crate::runtime::RuntimeDirectory;
 
+pub use self::cas::{CasArguments, CasCommand};
 pub use jobs::{
     JobArguments, JobCommand, JobsArguments, KeepArgument, ShellArguments, kept_by_default,
     parse_age,
@@ -27,6 +29,7 @@ pub use jobs::{
 pub use learn::{CheckArguments, KeyArguments, LearnArguments};
 pub use mount::MountArguments;
 pub use opening::OpeningArguments;
+pub use run::{RecordLevel, RunArguments};
 pub use store::{DoctorArguments, FsckArguments, GcArguments, RecoverArguments, StoreArgument};
 
 /// Version and build, as `--version` prints them.
@@ -107,82 +110,6 @@ pub enum Command {
     Manual,
 }
 
-/// `wakebox run`.
-#[derive(Debug, Args)]
-pub struct RunArguments {
-    /// An input: a file, a directory with all it holds, or a glob. Without any, all files that
-    /// git does not ignore, or outside a git checkout all files
-    #[arg(short, long = "input", value_name = "PATH|GLOB")]
-    pub inputs: Vec<OsString>,
-    /// An output that is wanted: a file, or a directory with all that the job made in it. It is an
-    /// error if the job does not make it. It is no input, unless -i or --rw names it, too. Without
-    /// any, everything that the job makes is published
-    #[arg(short, long = "output", value_name = "PATH")]
-    pub outputs: Vec<OsString>,
-    /// An input that the job may rewrite: it gets a copy, published if it changed
-    #[arg(long, value_name = "PATH|GLOB")]
-    pub rw: Vec<OsString>,
-    /// Inputs, a file or a directory with all it holds, that the job may change: a file is copied
-    /// when it is first written to, and published if it changed. What the job renames or deletes of
-    /// them stays in the workspace, which is said
-    #[arg(long, value_name = "PATH")]
-    pub cow: Vec<OsString>,
-    /// Pass a variable of the environment, or set one
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    pub env: Vec<OsString>,
-    /// Kill the job after this many seconds
-    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
-    pub timeout: Option<Duration>,
-    /// Publish outputs even if the job fails
-    #[arg(long)]
-    pub publish_on_failure: bool,
-    /// Write the result document to a file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// End only when all that is published, and the result document, is on disk
-    #[arg(long)]
-    pub durable: bool,
-    /// Record what the job touches, in the result document
-    #[arg(long, value_name = "LEVEL", default_value = "none")]
-    pub record: RecordLevel,
-    /// Whether it is kept if it fails.
-    #[command(flatten)]
-    pub keep: KeepArgument,
-    /// No summary and no progress
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Which store.
-    #[command(flatten)]
-    pub store: StoreArgument,
-    /// What of the host it is shown.
-    #[command(flatten)]
-    pub opening: OpeningArguments,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true)]
-    pub command: Vec<OsString>,
-}
-
-/// How much is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RecordLevel {
-    /// Nothing
-    None,
-    /// Declared paths that were read, run, followed or listed
-    Inputs,
-    /// Everything that the job did with any path, found or not
-    Full,
-}
-
-impl From<RecordLevel> for Level {
-    fn from(level: RecordLevel) -> Self {
-        match level {
-            RecordLevel::None => Self::None,
-            RecordLevel::Inputs => Self::Inputs,
-            RecordLevel::Full => Self::Full,
-        }
-    }
-}
-
 /// `wakebox explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArguments {
@@ -199,74 +126,6 @@ pub struct ExplainArguments {
     /// The directory that the job's view stood for
     #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
     pub workspace: PathBuf,
-}
-
-/// `wakebox cas`.
-#[derive(Debug, Args)]
-pub struct CasArguments {
-    /// Which store.
-    #[command(flatten)]
-    pub store: StoreArgument,
-    /// What to do
-    #[command(subcommand)]
-    pub command: CasCommand,
-}
-
-/// What can be done with a store.
-#[derive(Debug, Subcommand)]
-pub enum CasCommand {
-    /// Put files into the store and print their hashes (`-` is standard input)
-    Put {
-        /// The files
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
-    /// Write a blob to standard output
-    Cat {
-        /// The blob's hash
-        hash: String,
-    },
-    /// Exit with 0 if the store has all of these blobs, else with 1 and name those it has not
-    Has {
-        /// The blobs' hashes
-        #[arg(required = true)]
-        hashes: Vec<String>,
-    },
-    /// List all blobs: hash and size in bytes
-    Ls,
-    /// Print the path of a blob
-    Path {
-        /// The blob's hash
-        hash: String,
-    },
-    /// Store a directory with all it holds and print the name of its tree, HASH/SIZE, for the
-    /// `input-root` of a spec
-    Import {
-        /// The directory
-        directory: PathBuf,
-    },
-    /// List a stored tree: mode, size, modification time, hash and path
-    Tree {
-        /// The tree, as `import` printed it; the size may be left out
-        #[arg(value_name = "HASH[/SIZE]")]
-        root: String,
-        /// Print one line of JSON for each entry
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write a stored tree out, into a new or empty directory
-    Export {
-        /// The tree, as `import` printed it; the size may be left out
-        #[arg(value_name = "HASH[/SIZE]")]
-        root: String,
-        /// Where to
-        directory: PathBuf,
-    },
-    /// Hash blobs anew, all of them unless some are named; exit with 1 if one is corrupt
-    Verify {
-        /// The blobs' hashes
-        hashes: Vec<String>,
-    },
 }
 
 /// `wakebox apply`.

@@ -1,17 +1,15 @@
 //! A job at a shell: `wakebox run`. Inputs come from the current directory, outputs go back.
 
 mod cow;
+mod inputs;
+mod outputs;
 mod surroundings;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
-use std::io::IsTerminal;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cas::changes::InputChanges;
-use cas::manifest::{Declared, DeclaredKind, Manifest};
+use cas::manifest::Manifest;
 use cas::record::Recording;
 use cas::report::Report;
 use cas::{RelPath, Store};
@@ -24,15 +22,17 @@ use crate::error::{Error, Result, say};
 use crate::exec::Ended;
 use crate::exit_code;
 use crate::explain;
-use crate::ingest::{self, Coverage, Found, Index, Ingested, Ingestion, Progress};
 use crate::kept::Keeping;
 use crate::output::{Collector, Disposal, Hashed, HashedEntry};
 use crate::pending::Pending;
-use crate::publish::{Obstacle, Publish, PublishError, PublishKind, Published, publish};
+use crate::publish::{Publish, Published, publish};
 use crate::record::Told;
 use crate::result::{self, ResultDocument, Usage};
 use crate::run::{self, FinishedView, Job};
-use crate::sandbox::{self, plan::Stdin};
+use crate::sandbox::plan::Stdin;
+use inputs::{ingest, writable};
+use outputs::{check_wanted, has_changed, is_wanted, publishable, spare_repositories, tell_lent};
+pub(crate) use outputs::{to_publish, wanted};
 use surroundings::Surroundings;
 pub(crate) use surroundings::variables;
 
@@ -130,21 +130,6 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
         .print(&finished.ended);
     }
     Ok(code)
-}
-
-/// What the job made, and what it moved along with a directory that it renamed.
-fn publishable(
-    declared: &[Declared],
-    outputs: &[Hashed],
-    changes: &InputChanges,
-    store: &Store,
-) -> Result<Vec<Publish>> {
-    let made: BTreeSet<_> = outputs.iter().map(|output| &output.path).collect();
-    let moved = cow::moved_along(declared, changes, store)?;
-    let moved = moved
-        .into_iter()
-        .filter(|moved| !made.contains(&moved.path));
-    Ok(outputs.iter().map(to_publish).chain(moved).collect())
 }
 
 /// Says what a job that failed has probably missed.
@@ -265,112 +250,6 @@ fn nanoseconds(clock: rustix::time::ClockId) -> i64 {
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
-pub(crate) fn wanted(workspace: &Path, outputs: &[OsString]) -> Result<Vec<RelPath>> {
-    let parse = |output: &OsString| {
-        let path = Path::new(output);
-        let path = path.strip_prefix(workspace).unwrap_or(path);
-        RelPath::parse(path.as_os_str().as_bytes()).map_err(|reason| {
-            Error::Usage(format!("output '{}' {reason}", output.to_string_lossy()))
-        })
-    };
-    outputs.iter().map(parse).collect()
-}
-
-/// Puts the inputs into the store, and shows how far it is where someone can see it.
-fn ingest(
-    arguments: &RunArguments,
-    workspace: &Path,
-    wanted: &[RelPath],
-    store: &Store,
-    now_ns: i64,
-) -> Result<Ingested> {
-    sandbox::start_hashing_threads();
-    store.sweep_imports();
-    let (found, writable) = select(arguments, workspace, wanted, store)?;
-    let index = Index::load(store.root(), workspace);
-    let shown = !arguments.quiet && std::io::stderr().is_terminal();
-    let progress = if shown {
-        Progress::on_terminal()
-    } else {
-        Progress::silent()
-    };
-    let is_writable = |path: &RelPath| writable.contains(path);
-    let job = Ingestion {
-        store,
-        workspace,
-        index: &index,
-        writable: &is_writable,
-        now_ns,
-        progress: &progress,
-    };
-    let ingested = ingest::ingest(&job, &found)?;
-    drop(progress);
-    let coverage = if arguments.inputs.is_empty() {
-        Coverage::Everything
-    } else {
-        Coverage::Part
-    };
-    if let Err(error) = index.save(store, coverage) {
-        tracing::warn!("the index of unchanged files is not saved: {error}");
-    }
-    Ok(ingested)
-}
-
-/// Finds the inputs, and which of them the job may rewrite.
-fn select(
-    arguments: &RunArguments,
-    workspace: &Path,
-    wanted: &[RelPath],
-    store: &Store,
-) -> Result<(Vec<Found>, BTreeSet<RelPath>)> {
-    let exclude = [identity(store)?];
-    let mut found = ingest::select(workspace, &arguments.inputs, &exclude)?;
-    if arguments.inputs.is_empty() {
-        // What the job shall make is no input just because an earlier run has made it already:
-        // it would be read-only, and every second run would fail.
-        found.retain(|file| !wanted.iter().any(|path| file.path.starts_with(path)));
-    }
-    let mut writable = BTreeSet::new();
-    let changeable = cow::existing(workspace, &arguments.cow);
-    if !changeable.is_empty() {
-        let changeable = ingest::select(workspace, &changeable, &exclude)?;
-        add(&mut found, changeable);
-    }
-    if !arguments.rw.is_empty() {
-        let rewritten = ingest::select(workspace, &arguments.rw, &exclude)?;
-        writable.extend(rewritten.iter().map(|file| file.path.clone()));
-        add(&mut found, rewritten);
-    }
-    Ok((found, writable))
-}
-
-/// Adds what is not among the inputs yet.
-fn add(found: &mut Vec<Found>, more: Vec<Found>) {
-    found.extend(more);
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found.dedup_by(|a, b| a.path == b.path);
-}
-
-/// Files that the job may rewrite, as they were.
-fn writable(entries: &[Declared]) -> BTreeMap<RelPath, Declared> {
-    let writable = entries
-        .iter()
-        .filter(|e| matches!(e.kind, DeclaredKind::WritableFile(_)));
-    writable
-        .map(|entry| (entry.path.clone(), entry.clone()))
-        .collect()
-}
-
-/// A file that the job was free to rewrite, and left as it was, is no output.
-fn has_changed(output: &Hashed, writable: &BTreeMap<RelPath, Declared>) -> bool {
-    match (&output.entry, writable.get(&output.path)) {
-        (HashedEntry::File { hash, mode, .. }, Some(before)) => {
-            DeclaredKind::WritableFile(*hash) != before.kind || *mode != before.mode
-        }
-        _ => true,
-    }
-}
-
 /// The job of a call in the current directory, on other inputs.
 ///
 /// # Errors
@@ -418,86 +297,6 @@ fn job(
         listing_seed: None,
         isolation: surroundings.isolation(),
     })
-}
-
-fn is_wanted(output: &Publish, wanted: &[RelPath]) -> bool {
-    wanted.is_empty() || wanted.iter().any(|path| output.path.starts_with(path))
-}
-
-/// Every wanted path must have been made, or hold something that was.
-fn check_wanted(wanted: &[RelPath], outputs: &[Publish]) -> Result<()> {
-    let missing = wanted
-        .iter()
-        .find(|path| !outputs.iter().any(|output| output.path.starts_with(path)));
-    match missing {
-        Some(path) => Err(Error::NotMade(path.clone())),
-        None => Ok(()),
-    }
-}
-
-/// Refuses to replace what a git repository of the workspace remembers, unless it was asked for. A
-/// job that works with git makes a repository of its own in its view, and never sees that there is
-/// one in the workspace: publishing it would lose the history.
-fn spare_repositories(workspace: &Path, wanted: &[RelPath], outputs: &[Publish]) -> Result<()> {
-    let refuse = |output: &Publish| {
-        let names: Vec<_> = output.path.names().collect();
-        let at = names.iter().position(|name| name.as_bytes() == b".git")?;
-        let repository = RelPath::from_names(names[..=at].iter().copied())?;
-        let asked = wanted.iter().any(|path| path.starts_with(&repository));
-        let there = workspace
-            .join(repository.as_path())
-            .symlink_metadata()
-            .is_ok();
-        (there && !asked).then(|| output.path.clone())
-    };
-    match outputs.iter().find_map(refuse) {
-        Some(path) => Err(PublishError::Refused {
-            path,
-            obstacle: Obstacle::Repository,
-        }
-        .into()),
-        None => Ok(()),
-    }
-}
-
-/// Bits by which a file lends the rights of whoever has published it.
-const LENT: u16 = 0o6000;
-
-/// Says which outputs lose such bits.
-fn tell_lent(outputs: &[Hashed], wanted: &[RelPath]) {
-    for output in outputs {
-        let lends = matches!(output.entry, HashedEntry::File { mode, .. } if mode & LENT != 0);
-        if lends && is_wanted(&to_publish(output), wanted) {
-            let path = &output.path;
-            say(format_args!(
-                "'{path}' is published without its set-user-ID and set-group-ID bits"
-            ));
-        }
-    }
-}
-
-pub(crate) fn to_publish(output: &Hashed) -> Publish {
-    let kind = match &output.entry {
-        HashedEntry::File {
-            hash, mode, mtime, ..
-        } => PublishKind::File {
-            digest: *hash,
-            mode: *mode & !LENT,
-            mtime: mtime.in_nanoseconds(),
-        },
-        HashedEntry::Symlink { target, mtime } => PublishKind::Symlink {
-            target: target.0.clone().into(),
-            mtime: mtime.in_nanoseconds(),
-        },
-        HashedEntry::Directory { mode, mtime } => PublishKind::Directory {
-            mode: *mode,
-            mtime: mtime.in_nanoseconds(),
-        },
-    };
-    Publish {
-        path: output.path.clone(),
-        kind,
-    }
 }
 
 fn document(ended: &Ended, report: &Report, outputs: &[Hashed]) -> ResultDocument {
