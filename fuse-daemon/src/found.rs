@@ -1,6 +1,7 @@
 //! Which blobs were found lately: a manifest that differs little from others costs little, though it
 //! is a new one. Asking the file system for a size takes more than a microsecond, this a tenth.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas::{Digest, Error, Result, Store};
@@ -9,15 +10,20 @@ use rustc_hash::FxBuildHasher;
 
 use crate::known::Key;
 
-/// Sizes that are remembered, at most: about 60 bytes each.
-const SIZES_MAX: usize = 250_000;
+/// Sizes that are remembered, at most: about 60 bytes each. When there are more, all go.
+const SIZES_MAX: usize = 110_000;
 
-type Sizes = Arc<DashMap<Digest, u64, FxBuildHasher>>;
+#[derive(Debug, Default)]
+struct Sizes {
+    table: DashMap<Digest, u64, FxBuildHasher>,
+    /// Of the table: its own count asks all its shards.
+    count: AtomicUsize,
+}
 
 /// Sizes of blobs by digest, for as long as what was found may be relied on.
 #[derive(Debug, Default)]
 pub struct Found {
-    latest: Mutex<(Period, Sizes)>,
+    latest: Mutex<(Period, Arc<Sizes>)>,
 }
 
 /// Generation and hour of a [`Key`].
@@ -29,19 +35,21 @@ impl Found {
     pub fn at(&self, key: Key, store: &Store) -> impl Fn(Digest) -> Result<u64> {
         let sizes = self.sizes((key.generation, key.hour));
         move |digest| {
-            if let Some(size) = sizes.get(&digest) {
+            if let Some(size) = sizes.table.get(&digest) {
                 return Ok(*size);
             }
             let found = store.claim(digest)?.ok_or(Error::Missing(digest))?;
-            sizes.insert(digest, found.size);
+            if sizes.count.fetch_add(1, Ordering::Relaxed) < SIZES_MAX {
+                sizes.table.insert(digest, found.size);
+            }
             Ok(found.size)
         }
     }
 
-    fn sizes(&self, period: Period) -> Sizes {
+    fn sizes(&self, period: Period) -> Arc<Sizes> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.0 != period || latest.1.len() > SIZES_MAX {
-            *latest = (period, Sizes::default());
+        if latest.0 != period || latest.1.count.load(Ordering::Relaxed) > SIZES_MAX {
+            *latest = (period, Arc::default());
         }
         latest.1.clone()
     }
