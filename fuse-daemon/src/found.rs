@@ -30,17 +30,20 @@ pub struct Found {
 type Period = (u64, i64);
 
 impl Found {
-    /// How to find blobs at the time of a key. What is found goes with that time: whoever began
-    /// before blobs were removed does not tell those who begin after.
-    pub fn at(&self, key: Key, store: &Store) -> impl Fn(Digest) -> Result<u64> {
-        let sizes = self.sizes((key.generation, key.hour));
+    /// How to find so many blobs at the time of a key. What is found goes with that time: whoever
+    /// began before blobs were removed does not tell those who begin after.
+    pub fn at(&self, key: Key, store: &Store, blobs: usize) -> impl Fn(Digest) -> Result<u64> {
+        // More than can be remembered would drive out what is.
+        let fits = blobs <= SIZES_MAX;
+        let sizes = fits.then(|| self.sizes((key.generation, key.hour)));
         move |digest| {
-            if let Some(size) = sizes.table.get(&digest) {
-                return Ok(*size);
+            let known = sizes.as_ref().and_then(|sizes| sizes.get(digest));
+            if let Some(size) = known {
+                return Ok(size);
             }
             let found = store.claim(digest)?.ok_or(Error::Missing(digest))?;
-            if sizes.count.fetch_add(1, Ordering::Relaxed) < SIZES_MAX {
-                sizes.table.insert(digest, found.size);
+            if let Some(sizes) = &sizes {
+                sizes.insert(digest, found.size);
             }
             Ok(found.size)
         }
@@ -52,6 +55,18 @@ impl Found {
             *latest = (period, Arc::default());
         }
         latest.1.clone()
+    }
+}
+
+impl Sizes {
+    fn get(&self, digest: Digest) -> Option<u64> {
+        self.table.get(&digest).map(|size| *size)
+    }
+
+    fn insert(&self, digest: Digest, size: u64) {
+        if self.count.fetch_add(1, Ordering::Relaxed) < SIZES_MAX {
+            self.table.insert(digest, size);
+        }
     }
 }
 
@@ -73,22 +88,22 @@ mod tests {
                 digest,
             },
         );
-        let early = found.at(key, &store);
+        let early = found.at(key, &store, 1);
         assert_eq!(early(digest).unwrap(), 4);
         std::fs::remove_file(store.path(digest)).unwrap();
-        assert_eq!(found.at(key, &store)(digest).unwrap(), 4);
+        assert_eq!(found.at(key, &store, 1)(digest).unwrap(), 4);
         let next = Key {
             generation: 1,
             ..key
         };
         assert!(matches!(
-            found.at(next, &store)(digest),
+            found.at(next, &store, 1)(digest),
             Err(Error::Missing(_))
         ));
         // Still at work since before, it has nothing to say to who comes now.
         assert_eq!(early(digest).unwrap(), 4);
         assert!(matches!(
-            found.at(next, &store)(digest),
+            found.at(next, &store, 1)(digest),
             Err(Error::Missing(_))
         ));
     }

@@ -86,7 +86,7 @@ impl Registry {
             return Ok(inputs);
         }
         let load = |root: &Root| Ok(self.stored(root, key)?.tree.clone());
-        let size = self.found.at(key, &self.store);
+        let size = self.found.at(key, &self.store, manifest.entries.len());
         let resolved = Arc::new(manifest.resolve_with(&self.store, load, size)?);
         self.known.insert(key, resolved.clone());
         Ok(resolved)
