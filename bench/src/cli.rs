@@ -83,6 +83,10 @@ pub(crate) struct Options {
     /// Write all samples here
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Rows of an earlier run on this machine, as `--json` wrote them, to be shown with the new ones;
+    /// may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) with: Vec<PathBuf>,
     /// Write docs/benchmarks.md and its plot
     #[arg(long)]
     pub(crate) write_docs: bool,

@@ -30,6 +30,10 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     if rustix::process::geteuid().is_root() && !options.in_namespace {
         disk::enter_namespace()?;
     }
+    let mut rows = Vec::new();
+    for path in &options.with {
+        rows.extend(report::read(path)?);
+    }
     let disk = Disk::open(&options)?;
     let Field {
         contenders,
@@ -44,7 +48,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         options: &options,
         disk: &disk,
         contenders: &contenders,
-        rows: Vec::new(),
+        rows,
     };
     for suite in chosen.suites {
         bench.suite(suite)?;

@@ -31,7 +31,7 @@ impl Unit {
 }
 
 /// One contender's part of a row.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Cell {
     pub(crate) contender: String,
     pub(crate) samples: Vec<f64>,
@@ -39,6 +39,7 @@ pub(crate) struct Cell {
     pub(crate) remark: Option<String>,
     /// How often the kernel asked, per kind of request, in the last round's first job. Only who
     /// counts says so, and only the first row of a task.
+    #[serde(rename = "fuse-ops")]
     pub(crate) round_trips: Option<serde_json::Value>,
 }
 
@@ -49,7 +50,7 @@ impl Cell {
 }
 
 /// One figure, for all contenders.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Row {
     pub(crate) suite: String,
     pub(crate) name: String,

@@ -5,7 +5,9 @@ mod plot;
 mod table;
 
 use std::fs;
+use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::Result;
@@ -30,6 +32,17 @@ pub(crate) fn all(
         docs::write(machine, missing, rows)?;
     }
     Ok(())
+}
+
+/// What an earlier run has written.
+pub(crate) fn read(path: &Path) -> Result<Vec<Row>> {
+    #[derive(Deserialize)]
+    struct Document {
+        rows: Vec<Row>,
+    }
+    let read = || -> Result<Document> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    let document = read().map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(document.rows)
 }
 
 fn with_summaries(row: &Row) -> serde_json::Value {
