@@ -1,4 +1,4 @@
-//! File names in JSON.
+//! File names in JSON, and paths in the tables of mounts.
 //!
 //! A file name is bytes, a JSON string is Unicode. Names that are UTF-8 stand for themselves.
 //! Every byte that is not part of valid UTF-8 (always 0x80–0xff) becomes the private-use
@@ -86,6 +86,28 @@ impl<'de> serde::Deserialize<'de> for Text {
             decode(&String::deserialize(deserializer)?).into_owned(),
         ))
     }
+}
+
+/// Undoes what the kernel does to the paths of its mount tables (`mangle_path`): blanks, line ends and
+/// backslashes are three octal digits after a backslash there.
+pub fn unmangle(word: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| first == b'\\');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]

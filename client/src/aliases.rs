@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use cas::text::unmangle;
+
 /// A line of `/proc/self/mountinfo`.
 #[derive(Debug)]
 struct Mount {
@@ -73,33 +75,12 @@ fn candidates(mounts: &[Mount], directory: &Path) -> Vec<Alias> {
 fn read(line: &[u8]) -> Option<Mount> {
     let mut words = line.split(|&byte| byte == b' ').skip(2);
     let device = String::from_utf8_lossy(words.next()?).into_owned();
-    let mut path = || Some(PathBuf::from(OsString::from_vec(unescape(words.next()?))));
+    let mut path = || Some(PathBuf::from(OsString::from_vec(unmangle(words.next()?))));
     Some(Mount {
         device,
         root: path()?,
         point: path()?,
     })
-}
-
-/// Blanks, line ends and backslashes are written as three octal digits.
-fn unescape(word: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(word.len());
-    let mut rest = word;
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| first == b'\\');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use cas::text::unmangle;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
@@ -92,30 +93,9 @@ fn mount_points(table: &[u8], (major, minor): (u32, u32)) -> Vec<PathBuf> {
         let mut fields = line.split(|&byte| byte == b' ');
         let is_ours = fields.nth(2)? == device;
         let path = fields.nth(1)?;
-        is_ours.then(|| PathBuf::from(std::ffi::OsString::from_vec(unescape(path))))
+        is_ours.then(|| PathBuf::from(std::ffi::OsString::from_vec(unmangle(path))))
     });
     points.collect()
-}
-
-/// Undoes the kernel's `\040` for space, tab, newline and backslash.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| first == b'\\');
-        let code = code.and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]
