@@ -26,25 +26,34 @@ pub struct Alias {
     pub part: PathBuf,
 }
 
-/// All further names of a directory that is there. Links are none, but for the last part of a
-/// `directory` that is one itself, which the caller has to resolve.
-pub fn of(directory: &Path) -> Vec<Alias> {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let mounts: Vec<_> = table
-        .split(|&byte| byte == b'\n')
-        .filter_map(read)
-        .collect();
-    let mut aliases = candidates(&mounts, directory);
-    // Something else may be mounted over it, or not all of it be mounted.
-    let identity = |path: &Path| {
-        let found = path.metadata().ok()?;
-        Some((found.dev(), found.ino()))
-    };
-    aliases.retain(|alias| {
-        let found = identity(&alias.path);
-        found.is_some() && found == identity(&directory.join(&alias.part))
-    });
-    aliases
+/// The mounts of this process's namespace. Reading them takes the kernel's lock of all mounts, so a
+/// job reads them once.
+#[derive(Debug)]
+pub struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// As they are now.
+    pub fn read() -> Self {
+        let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let lines = table.split(|&byte| byte == b'\n');
+        Self(lines.filter_map(read).collect())
+    }
+
+    /// All further names of a directory that is there. Links are none, but for the last part of a
+    /// `directory` that is one itself, which the caller has to resolve.
+    pub fn aliases(&self, directory: &Path) -> Vec<Alias> {
+        let mut aliases = candidates(&self.0, directory);
+        // Something else may be mounted over it, or not all of it be mounted.
+        let identity = |path: &Path| {
+            let found = path.metadata().ok()?;
+            Some((found.dev(), found.ino()))
+        };
+        aliases.retain(|alias| {
+            let found = identity(&alias.path);
+            found.is_some() && found == identity(&directory.join(&alias.part))
+        });
+        aliases
+    }
 }
 
 fn candidates(mounts: &[Mount], directory: &Path) -> Vec<Alias> {

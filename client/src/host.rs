@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use cas::record::{BytesKind, Class, HostClass, HostRow};
-use cas::text::Text;
+use cas::text::{Text, unmangle};
 use nix::errno::Errno;
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFlags, MaskFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -149,31 +149,12 @@ fn watched(table: &[u8]) -> Vec<PathBuf> {
         let place = words.nth(4)?;
         let kind = words.skip_while(|word| *word != b"-").nth(1)?;
         let is_passed_over = PASSED_OVER.iter().any(|name| name.as_bytes() == kind);
-        (!is_passed_over).then(|| PathBuf::from(OsString::from_vec(unescaped(place))))
+        (!is_passed_over).then(|| PathBuf::from(OsString::from_vec(unmangle(place))))
     };
     table
         .split(|byte| *byte == b'\n')
         .filter_map(place)
         .collect()
-}
-
-/// A path as a mount table has it: blanks and their like are octal numbers.
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, behind)) = rest.split_first() {
-        let number = behind
-            .get(..3)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        let byte = number.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        let (byte, length) = match byte.filter(|_| first == b'\\') {
-            Some(byte) => (byte, 3),
-            None => (first, 0),
-        };
-        bytes.push(byte);
-        rest = &behind[length..];
-    }
-    bytes
 }
 
 /// The thread that reads events.

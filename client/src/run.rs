@@ -11,7 +11,7 @@ use cas::protocol::CopyOnWrite;
 use cas::record::{Level, Recording};
 use cas::report::Report;
 
-use crate::aliases;
+use crate::aliases::Mounts;
 use crate::daemon::{Daemons, Lease, Terms, serve_packets};
 use crate::error::{Error, Result};
 use crate::exec::{self, Ended, Status};
@@ -91,10 +91,11 @@ pub struct FinishedView {
 /// collectors need not wait for jobs.
 pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Finished> {
     // What must not be reached from inside: other jobs' files, and the daemon that serves them.
-    let secrets = secrets(store, daemons);
+    let mounts = Mounts::read();
+    let secrets = secrets(store, daemons, &mounts);
     check_places(&job, store, &secrets)?;
     let isolation = job.isolation;
-    let plan = plan(&job, &secrets).check();
+    let plan = plan(&job, &secrets, &mounts).check();
     let plan = plan.map_err(|error| Error::Usage(error.to_string()))?;
     if !plan.mounts_view() {
         drop(hold);
@@ -139,23 +140,23 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
 }
 
 /// The store and the directories of sockets, under every name that they have on the host.
-fn secrets(store: &Store, daemons: &Daemons) -> Vec<PathBuf> {
+fn secrets(store: &Store, daemons: &Daemons, mounts: &Mounts) -> Vec<PathBuf> {
     let sockets = daemons.runtime.candidates().iter().cloned();
     let mut secrets: Vec<_> = sockets.chain([store.root().to_owned()]).collect();
     let known: Vec<_> = secrets.iter().map(|path| hidden::real(path)).collect();
-    let aliases = known.iter().flat_map(|path| aliases::of(path));
+    let aliases = known.iter().flat_map(|path| mounts.aliases(path));
     secrets.extend(aliases.map(|alias| alias.path));
     secrets
 }
 
 /// Where else the host shows the workspace, which would show what was not declared: there, the view
 /// is attached, too.
-fn further_views(job: &Job) -> Vec<Step> {
+fn further_views(job: &Job, mounts: &Mounts) -> Vec<Step> {
     if job.mounts.new_root {
         return Vec::new();
     }
     let places = job.mounts.views().map(hidden::real);
-    let aliases = places.flat_map(|place| aliases::of(&place));
+    let aliases = places.flat_map(|place| mounts.aliases(&place));
     let whole = aliases.filter(|alias| alias.part.as_os_str().is_empty());
     whole
         .map(|alias| Step::CoverAlias { path: alias.path })
@@ -208,7 +209,7 @@ fn check_places(job: &Job, store: &Store, secrets: &[PathBuf]) -> Result<()> {
     }
 }
 
-fn plan(job: &Job, secrets: &[PathBuf]) -> Draft {
+fn plan(job: &Job, secrets: &[PathBuf], mounts: &Mounts) -> Draft {
     let outside = (
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
@@ -218,7 +219,7 @@ fn plan(job: &Job, secrets: &[PathBuf]) -> Draft {
         steps.push(Step::FreshProc { required: false });
     }
     steps.extend(job.mounts.steps.iter().cloned());
-    steps.extend(further_views(job));
+    steps.extend(further_views(job, mounts));
     if job.mounts.new_root {
         let required = job.needs_proc;
         steps.push(Step::FreshProc { required });

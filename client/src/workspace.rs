@@ -31,8 +31,8 @@ use crate::result::{self, ResultDocument, Usage};
 use crate::run::{self, FinishedView, Job};
 use crate::sandbox::plan::Stdin;
 use inputs::{ingest, writable};
-use outputs::{check_wanted, has_changed, is_wanted, publishable, spare_repositories, tell_lent};
-pub(crate) use outputs::{to_publish, wanted};
+pub(crate) use outputs::{check_wanted, to_publish, wanted};
+use outputs::{has_changed, is_wanted, publishable, spare_repositories, tell_lent};
 use surroundings::Surroundings;
 pub(crate) use surroundings::variables;
 
@@ -103,7 +103,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let mut publishable = publishable(&declared, &outputs, &changes, &store)?;
     // Either everything that was asked for is published, or nothing.
     if code == 0 {
-        check_wanted(&wanted, &publishable)?;
+        check_wanted(&wanted, publishable.iter().map(|output| &output.path))?;
     }
     let published = if code == 0 || arguments.publish_on_failure {
         publishable.retain(|output| is_wanted(output, &wanted));

@@ -91,8 +91,8 @@ pub fn serve(context: &Context, socket: OwnedFd) {
 
 /// Has this thread, and with it the readers of its session, run where the client may: whoever binds
 /// a job to a CPU (`taskset`, a build tool) has its questions answered there, too. A round trip is
-/// four to seven times as fast on one CPU as between two of a virtual machine. What fails makes
-/// nothing but time.
+/// four to seven times as fast on one CPU as between two of a virtual machine. Where it cannot be
+/// done, only time is lost.
 fn stay_with_client(socket: &OwnedFd) {
     let client = socket_peercred(socket);
     if let Ok(cpus) = client.and_then(|client| sched_getaffinity(Some(client.pid))) {

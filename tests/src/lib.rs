@@ -41,6 +41,22 @@ pub fn wakebox() -> PathBuf {
     binary
 }
 
+/// The sources of zstd, which a crate carries that is built here anyway: `lib` with its Makefile.
+pub fn zstd() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["metadata", "--format-version", "1", "--offline"]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let metadata = command.output().expect("cargo metadata").stdout;
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).expect("metadata");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let package = packages
+        .iter()
+        .find(|package| package["name"] == "zstd-sys");
+    let manifest = package.expect("zstd-sys")["manifest_path"].as_str();
+    Path::new(manifest.expect("a path")).with_file_name("zstd")
+}
+
 /// Why no view can be mounted here, if none can.
 pub fn cannot_mount() -> Option<String> {
     match std::fs::File::options()

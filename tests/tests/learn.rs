@@ -1,6 +1,5 @@
 //! Specs that are learned: that they hold what a job needs, and that they say when they are outdated.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -222,22 +221,6 @@ fn the_choice_of_inputs_and_outputs_is_as_with_run() {
     assert_eq!(keep["cas-dir"], "../store");
 }
 
-/// The sources of zstd, which a crate carries: `lib` with its Makefile.
-fn sources() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["metadata", "--format-version", "1", "--offline"]);
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    let metadata = command.output().expect("cargo metadata").stdout;
-    let metadata: Value = serde_json::from_slice(&metadata).expect("metadata");
-    let packages = metadata["packages"].as_array().expect("packages");
-    let package = packages
-        .iter()
-        .find(|package| package["name"] == "zstd-sys");
-    let manifest = package.expect("zstd-sys")["manifest_path"].as_str();
-    Path::new(manifest.expect("a path")).with_file_name("zstd")
-}
-
 /// A Makefile for the library that decompresses: one object for each source, and an archive.
 const MAKEFILE: &str = "\
 DIRS = common decompress
@@ -265,7 +248,7 @@ fn a_library_is_built_by_what_was_learned_and_fails_without_one_header() {
     place.write("README", "nobody reads this\n");
     let copied = Command::new("cp")
         .arg("-r")
-        .arg(sources().join("lib"))
+        .arg(wakebox_tests::zstd().join("lib"))
         .arg(place.workspace())
         .status();
     assert!(copied.expect("cp").success());

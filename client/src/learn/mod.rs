@@ -136,7 +136,7 @@ impl Lesson<'_> {
             self.explain(&trial, &wanted);
             return Ok(code);
         }
-        check_wanted(&wanted, &trial.outputs)?;
+        workspace::check_wanted(&wanted, trial.outputs.iter().map(|output| &output.path))?;
         let record = trial.report.record.take().unwrap_or_default();
         if record.overflow {
             return Err(Error::Outcome(
@@ -260,14 +260,6 @@ impl Lesson<'_> {
             store: Some(self.exclude[0]),
         };
         explain::unasked(&search, &trial.report.absent);
-    }
-}
-
-fn check_wanted(wanted: &[RelPath], outputs: &[Hashed]) -> Result<()> {
-    let made = |path: &&RelPath| outputs.iter().any(|output| output.path.starts_with(path));
-    match wanted.iter().find(|path| !made(path)) {
-        Some(path) => Err(Error::NotMade(path.clone())),
-        None => Ok(()),
     }
 }
 

@@ -55,11 +55,12 @@ pub(super) fn is_wanted(output: &Publish, wanted: &[RelPath]) -> bool {
 }
 
 /// Every wanted path must have been made, or hold something that was.
-pub(super) fn check_wanted(wanted: &[RelPath], outputs: &[Publish]) -> Result<()> {
-    let missing = wanted
-        .iter()
-        .find(|path| !outputs.iter().any(|output| output.path.starts_with(path)));
-    match missing {
+pub(crate) fn check_wanted<'p>(
+    wanted: &[RelPath],
+    made: impl Iterator<Item = &'p RelPath> + Clone,
+) -> Result<()> {
+    let is_made = |path: &&RelPath| made.clone().any(|made| made.starts_with(path));
+    match wanted.iter().find(|path| !is_made(path)) {
         Some(path) => Err(Error::NotMade(path.clone())),
         None => Ok(()),
     }

@@ -53,22 +53,6 @@ fn cannot_cache() -> Option<String> {
     missing.map(|tool| format!("there is no {tool}"))
 }
 
-/// The sources of zstd, which a crate carries.
-fn sources() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["metadata", "--format-version", "1", "--offline"]);
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    let metadata = command.output().expect("cargo metadata").stdout;
-    let metadata: Value = serde_json::from_slice(&metadata).expect("metadata");
-    let packages = metadata["packages"].as_array().expect("packages");
-    let package = packages
-        .iter()
-        .find(|package| package["name"] == "zstd-sys");
-    let manifest = package.expect("zstd-sys")["manifest_path"].as_str();
-    Path::new(manifest.expect("a path")).with_file_name("zstd/lib")
-}
-
 impl World {
     fn new() -> Self {
         let place = Place::new();
@@ -80,7 +64,10 @@ impl World {
         );
         sh(
             &place.workspace(),
-            &format!("cp -r {} src; mkdir ccache", sources().display()),
+            &format!(
+                "cp -r {} src; mkdir ccache",
+                wakebox_tests::zstd().join("lib").display()
+            ),
         );
         let root = place.root().display().to_string();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
