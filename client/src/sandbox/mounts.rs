@@ -146,10 +146,10 @@ impl Root {
         place(&new_mount(c"tmpfs", c"0555", attributes)?, point.as_fd())
     }
 
-    /// Mounts a `/proc` of the job's own; returns the one that it has in the end. The kernel refuses one where the old one
-    /// is partly covered, as in containers (`mount_too_revealing`); a job then sees the old one, as
-    /// it does in the original. Of processes outside it shows what ps(1) does: for more, the kernel
-    /// asks for rights over their user namespace.
+    /// Mounts a `/proc` of the job's own; returns the one that it has in the end. The kernel refuses
+    /// one where the old one is partly covered, as in containers (`mount_too_revealing`); a job then
+    /// sees the old one, as it does in the original. Of processes outside it shows what ps(1) does:
+    /// for more, the kernel asks for rights over their user namespace.
     pub(super) fn mount_proc(&self, required: bool) -> Result<Option<OwnedFd>, Errno> {
         let point = match self.find(c"/proc", OFlags::DIRECTORY) {
             Err(Errno::NOENT | Errno::NOTDIR) if !required => return Ok(None),
