@@ -26,6 +26,9 @@ use crate::record::Recording;
 /// The longest packet. Only error messages come near it.
 const PACKET_MAX: usize = 64 << 10;
 
+/// How many descriptors come with a packet at most.
+const FDS_MAX: usize = 2;
+
 /// The largest document that is accepted: ten times a manifest of 300,000 long paths.
 const DOCUMENT_MAX: u64 = 1 << 30;
 
@@ -37,7 +40,8 @@ pub enum Request {
     Register(Registration),
     /// The manifest asked for, attached as a document. Answered by `Registered`.
     Manifest,
-    /// The mounted file system's `/dev/fuse`, attached. Answered by `Serving`.
+    /// The mounted file system's `/dev/fuse`, attached, and after it, if there is one, the job's
+    /// `/proc`. Answered by `Serving`.
     Serve,
     /// The job has ended. Answered by `Report`, with the report attached.
     Finish,
@@ -187,16 +191,16 @@ pub fn send<T: Serialize>(
     Ok(())
 }
 
-/// Receives one packet and the descriptor that came with it; `None` when the other side is gone.
+/// Receives one packet and the descriptors that came with it; `None` when the other side is gone.
 /// A packet that is too long, or is not the document expected, is an error.
 pub fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
-) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let Some(length) = next_length(socket)? else {
         return Ok(None);
     };
     let mut bytes = vec![0; length.min(PACKET_MAX)];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         let mut buffer = [IoSliceMut::new(&mut bytes)];
@@ -206,10 +210,11 @@ pub fn receive<T: DeserializeOwned>(
         Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         other => other?,
     };
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
+    let fds = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => fds.collect(),
+        _ => Vec::new(),
     });
+    let fds = fds.collect();
     if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -218,7 +223,7 @@ pub fn receive<T: DeserializeOwned>(
     }
     Ok(Some((
         serde_json::from_slice(&bytes[..received.bytes])?,
-        fd,
+        fds,
     )))
 }
 
@@ -284,9 +289,9 @@ mod tests {
         let document = write_document(b"long").unwrap();
         send(a.as_fd(), &Request::Manifest, Some(document.as_fd())).unwrap();
         drop(a);
-        let (message, fd) = receive::<Request>(b.as_fd()).unwrap().unwrap();
-        assert_eq!(message, Request::Manifest);
-        assert_eq!(read_document(fd.unwrap()).unwrap(), b"long");
+        let (message, fds) = receive::<Request>(b.as_fd()).unwrap().unwrap();
+        assert_eq!((message, fds.len()), (Request::Manifest, 1));
+        assert_eq!(read_document(&fds[0]).unwrap(), b"long");
         assert!(receive::<Request>(b.as_fd()).unwrap().is_none());
     }
 

@@ -405,8 +405,11 @@ pub fn serve_mount(serving: &Serving) -> Result<()> {
     let stop = crate::sandbox::open_signals(&crate::sandbox::STOPPING).map_err(failed)?;
     let asked = protocol::receive(socket.as_fd())
         .map_err(|error| Error::io("listen to", "whoever mounts", error))?;
-    let Some((Request::Serve, Some(device))) = asked else {
+    let Some((Request::Serve, devices)) = asked else {
         return Ok(()); // it gave up
+    };
+    let Some(device) = devices.into_iter().next() else {
+        return Ok(());
     };
     let store = &serving.store;
     let root = std::fs::File::open(store).map_err(|e| Error::io("open the store", store, e))?;

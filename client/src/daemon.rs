@@ -262,7 +262,7 @@ impl Lease {
         self.await_answer(what)?;
         match protocol::receive(self.socket()).map_err(lost)? {
             Some((Reply::Refused(reason), _)) => Err(DaemonError::Refused(reason)),
-            Some(answer) => Ok(answer),
+            Some((reply, fds)) => Ok((reply, fds.into_iter().next())),
             None => Err(lost(io::ErrorKind::UnexpectedEof.into())),
         }
     }

@@ -102,9 +102,9 @@ fn stay_with_client(socket: &OwnedFd) {
 
 impl Connection<'_> {
     fn run(&mut self) -> io::Result<()> {
-        while let Some((request, fd)) = protocol::receive::<Request>(self.socket.as_fd())? {
+        while let Some((request, fds)) = protocol::receive::<Request>(self.socket.as_fd())? {
             tracing::debug!(?request, "request");
-            let (reply, document) = match self.answer(request, fd) {
+            let (reply, document) = match self.answer(request, fds) {
                 Ok(answer) => answer,
                 Err(refusal) => (Reply::Refused(refusal), None),
             };
@@ -118,11 +118,12 @@ impl Connection<'_> {
         Ok(())
     }
 
-    fn answer(&mut self, request: Request, fd: Option<OwnedFd>) -> Answer {
+    fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
+        let mut fds = fds.into_iter();
         let reply = match request {
             Request::Register(registration) => self.register(registration)?,
-            Request::Manifest => self.learn(attached(fd)?)?,
-            Request::Serve => self.mount(attached(fd)?)?,
+            Request::Manifest => self.learn(attached(fds.next())?)?,
+            Request::Serve => self.mount(attached(fds.next())?, fds.next())?,
             Request::Finish => return self.finish(),
             Request::Taken => {
                 self.job()?
@@ -199,7 +200,7 @@ impl Connection<'_> {
             .ok_or_else(|| "no job is registered".into())
     }
 
-    fn mount(&mut self, device: OwnedFd) -> Result<Reply, String> {
+    fn mount(&mut self, device: OwnedFd, processes: Option<OwnedFd>) -> Result<Reply, String> {
         if self.session.is_some() {
             return Err("the job's view is mounted already".into());
         }
@@ -207,7 +208,14 @@ impl Connection<'_> {
         if !mounts::is_fuse(device.as_fd()) {
             return Err("the attached descriptor is not /dev/fuse".into());
         }
-        let session = fuse::serve(self.job()?.clone(), device, self.context.passthrough);
+        if processes
+            .as_ref()
+            .is_some_and(|fd| !mounts::is_proc(fd.as_fd()))
+        {
+            return Err("the second attached descriptor is not of a /proc".into());
+        }
+        let passthrough = self.context.passthrough;
+        let session = fuse::serve(self.job()?.clone(), device, processes, passthrough);
         self.session = Some(session.map_err(|error| format!("cannot serve the view: {error}"))?);
         Ok(Reply::Serving)
     }

@@ -35,6 +35,11 @@ pub fn is_fuse(device: BorrowedFd<'_>) -> bool {
     })
 }
 
+/// Whether a descriptor is of a `/proc`, whose files never keep a reader waiting.
+pub fn is_proc(directory: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(directory).is_ok_and(|below| below.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}
+
 /// A detached mount of a directory: reachable through the descriptor and in no other way.
 pub fn detached_clone(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE

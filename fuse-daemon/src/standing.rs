@@ -92,7 +92,7 @@ pub fn run(settings: Settings, ready: impl FnOnce()) -> cas::Result<()> {
         })
     };
     let settling = settling.context("start the thread", "view-log")?;
-    let session = fuse::serve(job.clone(), settings.device, passthrough);
+    let session = fuse::serve(job.clone(), settings.device, None, passthrough);
     let session = session.context("serve", "the mount")?;
     ready();
     wait(session, origin, settings.number, settings.stop)?;

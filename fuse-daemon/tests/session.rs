@@ -104,7 +104,7 @@ fn start(passthrough: bool) -> Served {
     )
     .expect("a job");
     let (device, mount) = mount();
-    let session = serve(Arc::new(job), device, passthrough).expect("the kernel agrees");
+    let session = serve(Arc::new(job), device, None, passthrough).expect("the kernel agrees");
     Served {
         mount,
         session,

@@ -31,6 +31,7 @@ mod mounts;
 mod operations;
 mod original;
 mod parallel;
+mod placement;
 mod reckless;
 mod record;
 mod recover;

@@ -66,6 +66,7 @@ fn the_protocol_is_decoded_and_encoded_without_io() {
         "mod",
         "panic_tests",
         "passthrough",
+        "placement",
         "session",
     ]
     .map(|name| format!("src/fuse/{name}.rs"));

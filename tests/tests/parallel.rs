@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use cas::Digest;
 use serde_json::{Value, json};
-use wakebox_tests::job::{BATCH_STORE, wait_for};
+use wakebox_tests::job::BATCH_STORE;
 use wakebox_tests::{Outcome, Place, needs_fuse};
 
 const JOBS: usize = 32;
@@ -178,53 +178,4 @@ impl Tree {
         files.sort();
         Self(files)
     }
-}
-
-/// The CPUs of those threads of a place's daemon that answer the kernel.
-fn reader_cpus(place: &Place) -> Vec<String> {
-    let tasks = place
-        .daemons()
-        .into_iter()
-        .filter_map(|daemon| std::fs::read_dir(format!("/proc/{daemon}/task")).ok());
-    let status = tasks
-        .flatten()
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
-    let word = |status: &str, key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.map(|word| word.trim().to_owned()).unwrap_or_default()
-    };
-    status
-        .filter(|status| word(status, "Name:") == "session")
-        .map(|status| word(&status, "Cpus_allowed_list:"))
-        .collect()
-}
-
-#[test]
-fn a_job_that_is_bound_to_a_cpu_is_served_on_it_by_a_daemon_that_is_not() {
-    needs_fuse!();
-    let place = Place::new();
-    place.batch_call(&place.spec("true"), &[]).0.expect(0);
-    let last = rustix::thread::sched_getaffinity(None).expect("affinity");
-    let last = (0..rustix::thread::CpuSet::MAX_CPU).rfind(|cpu| last.is_set(*cpu));
-    let last = last.expect("a CPU");
-    let spec = place.flag("spec.json");
-    std::fs::write(&spec, place.spec("read wait").to_string()).expect("a spec");
-    let mut wakebox = place.command([Path::new("-p"), &spec, Path::new("-i")]);
-    let mut one = rustix::thread::CpuSet::new();
-    one.set(last);
-    // Only this thread, of which the job inherits it.
-    rustix::thread::sched_setaffinity(None, &one).expect("affinity");
-    let mut job = wakebox.stdin(Stdio::piped()).spawn().expect("starts");
-    wait_for("the job to be served", || !reader_cpus(&place).is_empty());
-    let readers = reader_cpus(&place);
-    drop(job.stdin.take());
-    job.wait().expect("ends");
-    assert!(
-        readers.iter().all(|cpus| *cpus == last.to_string()),
-        "{readers:?} is not {last}"
-    );
-    // One is enough for one CPU.
-    assert_eq!(readers.len(), 1);
-    place.expect_clean();
 }

@@ -44,6 +44,14 @@ const CREATED: Mode = Mode::from_raw_mode(0o777);
 pub(super) struct Root {
     /// The new root, once there is one: the uppermost of those attached over the old.
     new: Option<OwnedFd>,
+    proc: Option<Proc>,
+}
+
+/// A `/proc` of the job's own.
+#[derive(Debug)]
+struct Proc {
+    mount: OwnedFd,
+    is_attached: bool,
 }
 
 impl Root {
@@ -150,20 +158,47 @@ impl Root {
     /// one where the old one is partly covered, as in containers (`mount_too_revealing`); a job then
     /// sees the old one, as it does in the original. Of processes outside it shows what ps(1) does:
     /// for more, the kernel asks for rights over their user namespace.
-    pub(super) fn mount_proc(&self, required: bool) -> Result<Option<OwnedFd>, Errno> {
+    pub(super) fn mount_proc(&mut self, required: bool) -> Result<Option<OwnedFd>, Errno> {
         let point = match self.find(c"/proc", OFlags::DIRECTORY) {
             Err(Errno::NOENT | Errno::NOTDIR) if !required => return Ok(None),
             found => found?,
         };
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let mount = match new_mount(c"proc", c"", attributes) {
+        let mount = match self.unattached_proc() {
             Err(Errno::PERM | Errno::BUSY) if self.new.is_none() => return Ok(Some(point)),
             Err(Errno::PERM | Errno::BUSY) => copy_tree(c"/proc"),
             made => made,
         }?;
         place(&mount, point.as_fd()).map(|()| Some(mount))
+    }
+
+    /// A `/proc` of the job's own that is attached nowhere. The job's processes are seen in it, too,
+    /// when it is.
+    fn unattached_proc(&mut self) -> Result<OwnedFd, Errno> {
+        let mount = match self.proc.take() {
+            Some(Proc {
+                mount,
+                is_attached: false,
+            }) => mount,
+            _ => new_proc()?,
+        };
+        let same = fcntl_dupfd_cloexec(&mount, 0)?;
+        self.proc = Some(Proc {
+            mount: same,
+            is_attached: true,
+        });
+        Ok(mount)
+    }
+
+    /// The `/proc` of the job's own, made now if need be; `None` where the kernel refuses one.
+    pub(super) fn processes(&mut self) -> Option<BorrowedFd<'_>> {
+        if self.proc.is_none() {
+            let mount = new_proc().ok()?;
+            self.proc = Some(Proc {
+                mount,
+                is_attached: false,
+            });
+        }
+        self.proc.as_ref().map(|proc| proc.mount.as_fd())
     }
 
     /// Makes the new root, if there is one, the only one. The old one is put on top of it for a
@@ -238,6 +273,13 @@ pub(super) fn tmpfs(is_root: bool) -> Result<OwnedFd, Errno> {
     let mode = if is_root { c"0755" } else { c"1777" };
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     new_mount(c"tmpfs", mode, attributes)
+}
+
+fn new_proc() -> Result<OwnedFd, Errno> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    new_mount(c"proc", c"", attributes)
 }
 
 fn new_mount(kind: &CStr, mode: &CStr, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {

@@ -51,7 +51,7 @@ pub(super) fn mount(
         attributes: MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
     };
     let mount = make(&options, device.as_fd())?;
-    hand_over(view.serve, device.as_fd(), refusal)?;
+    hand_over(view.serve, device.as_fd(), root.processes(), refusal)?;
     drop(device);
     close_in_child(view.serve.socket);
     // Until the kernel has asked for the root's attributes, the root belongs to user 0. Where
@@ -104,9 +104,19 @@ fn configure(
     Ok(())
 }
 
-/// Gives the daemon the other end of the mount and waits until it says that it serves it.
-fn hand_over(serve: Serve<'_>, device: BorrowedFd<'_>, refusal: &mut Words) -> Result<(), Failure> {
-    send_device(serve, device).at(Stage::SendView)?;
+/// Gives the daemon the other end of the mount, and where it finds those who ask for something,
+/// and waits until it says that it serves it.
+fn hand_over(
+    serve: Serve<'_>,
+    device: BorrowedFd<'_>,
+    processes: Option<BorrowedFd<'_>>,
+    refusal: &mut Words,
+) -> Result<(), Failure> {
+    match processes {
+        Some(processes) => send_devices(serve, &[device, processes]),
+        None => send_devices(serve, &[device]),
+    }
+    .at(Stage::SendView)?;
     let mut answer = [0; ANSWER];
     let length = receive(serve.socket, &mut answer).at(Stage::AwaitDaemon)?;
     let answer = answer.get(..length).unwrap_or_default();
@@ -120,11 +130,10 @@ fn hand_over(serve: Serve<'_>, device: BorrowedFd<'_>, refusal: &mut Words) -> R
     Err(Failure::without_errno(Stage::Refused))
 }
 
-fn send_device(serve: Serve<'_>, device: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+fn send_devices(serve: Serve<'_>, devices: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let devices = [device];
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&devices)) {
+    if !ancillary.push(SendAncillaryMessage::ScmRights(devices)) {
         return Err(Errno::NOBUFS);
     }
     let data = [IoSlice::new(serve.request)];

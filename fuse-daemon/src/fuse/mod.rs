@@ -9,7 +9,8 @@
 //! - `abi` is the protocol: words, numbers, flags.
 //! - `request` and `reply` decode and encode: pure, and total.
 //! - `device` is `/dev/fuse`: one `read` and one `write` per request, nothing else.
-//! - `session` negotiates, runs the threads, counts, and ends; `interrupt` is how.
+//! - `session` negotiates, runs the threads, counts, and ends; `interrupt` is how. `placement` is
+//!   where the threads run.
 //! - `dispatch` and `extended` are one short method per operation; `convert` and `errno` translate
 //!   for them.
 //! - `listing` is how far a listing goes; `passthrough` is what backs opened files.
@@ -37,6 +38,7 @@ mod extended;
 mod interrupt;
 mod listing;
 mod passthrough;
+mod placement;
 mod reply;
 mod request;
 mod session;

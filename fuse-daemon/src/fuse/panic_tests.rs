@@ -44,7 +44,7 @@ fn serve_one(store: &Arc<Store>) -> Served {
         flags: 0,
     };
     send(&kernel, opcode::INIT, offer.as_bytes());
-    let session = serve(job.clone(), device, false).unwrap();
+    let session = serve(job.clone(), device, None, false).unwrap();
     receive(&kernel);
     Served {
         kernel,

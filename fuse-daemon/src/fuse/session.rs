@@ -23,6 +23,7 @@ use super::errno::errno;
 use super::interrupt::interrupt;
 use super::listing::Listings;
 use super::passthrough::Backings;
+use super::placement::Placement;
 use super::reply::{MAX_IO, Reply};
 use super::request::{Operation, Request};
 
@@ -87,6 +88,7 @@ pub struct Session {
 struct State {
     aborted: AtomicBool,
     counts: [AtomicU64; abi::OPERATIONS.len()],
+    placement: Option<Placement>,
 }
 
 impl Session {
@@ -160,10 +162,17 @@ impl Drop for Session {
 }
 
 impl State {
-    fn new() -> Self {
+    fn new(placement: Option<Placement>) -> Self {
         Self {
             aborted: AtomicBool::new(false),
             counts: [const { AtomicU64::new(0) }; abi::OPERATIONS.len()],
+            placement,
+        }
+    }
+
+    fn follow(&self, caller: u32) {
+        if let Some(placement) = &self.placement {
+            placement.follow(caller);
         }
     }
 
@@ -179,9 +188,16 @@ impl State {
 /// Serves a job on a mounted `/dev/fuse`. Returns when the kernel's first request, which
 /// negotiates, has been answered; the rest is done by new threads, which end with the mount.
 ///
+/// `processes` is the `/proc` of the job, if its callers are to be [followed](super::placement).
+///
 /// `passthrough` allows the kernel to open backing files itself. Only for a store whose blobs are
 /// reached through a read-only mount: the kernel opens them with the job's flags.
-pub fn serve(job: Arc<Job>, device: OwnedFd, passthrough: bool) -> io::Result<Session> {
+pub fn serve(
+    job: Arc<Job>,
+    device: OwnedFd,
+    processes: Option<OwnedFd>,
+    passthrough: bool,
+) -> io::Result<Session> {
     let device = Arc::new(Device::new(device));
     let backings = Backings::default();
     let wanted = match job.serves_extended() {
@@ -208,7 +224,7 @@ pub fn serve(job: Arc<Job>, device: OwnedFd, passthrough: bool) -> io::Result<Se
     let mut session = Session {
         readers: Vec::with_capacity(readers),
         ended,
-        state: Arc::new(State::new()),
+        state: Arc::new(State::new(processes.and_then(Placement::new))),
     };
     let file_system = Arc::new(JobFileSystem {
         job,
@@ -249,7 +265,7 @@ impl Answerer {
             backings,
             listings: Listings::default(),
         });
-        let state = Arc::new(State::new());
+        let state = Arc::new(State::new(None));
         let reader = Reader::new(0, &file_system, &state, &channel().0);
         let reply = Reply::new();
         Ok(Self { reader, reply })
@@ -353,6 +369,9 @@ impl Reader {
 
     fn run(self) {
         let (mut buffer, mut reply) = (vec![0; BUFFER], Reply::new());
+        if let Some(placement) = &self.state.placement {
+            placement.join();
+        }
         while let Some(length) = self.next(&mut buffer) {
             let Some(answer) = self.answer(&buffer[..length], &mut reply) else {
                 continue;
@@ -394,6 +413,7 @@ impl Reader {
         };
         let (opcode, unique) = (request.header.opcode, request.header.unique);
         self.state.count(opcode);
+        self.state.follow(request.header.pid);
         reply.clear();
         let answered = caught(|| self.file_system.answer(&request, reply)).unwrap_or_else(|| {
             self.file_system.job.broke(format!(
@@ -461,7 +481,7 @@ mod tests {
 
     #[test]
     fn operations_are_counted_each_by_its_own() {
-        let state = State::new();
+        let state = State::new(None);
         for (times, (number, _)) in abi::OPERATIONS.iter().enumerate() {
             (0..times).for_each(|_| state.count(*number));
         }

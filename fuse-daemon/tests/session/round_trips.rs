@@ -90,7 +90,7 @@ impl Counted {
             }
             Some(policy) => standing(store, root, tree, policy),
         };
-        let session = serve(Arc::new(job.expect("a job")), device, true).expect("served");
+        let session = serve(Arc::new(job.expect("a job")), device, None, true).expect("served");
         Self {
             mount,
             session,
