@@ -1,5 +1,8 @@
 //! How the daemon gets large buffers.
-#![expect(unsafe_code, reason = "no crate offers mallopt(3)")]
+#![cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "no crate offers mallopt(3)")
+)]
 
 /// Has every large buffer mapped, and unmapped when it is freed.
 ///

@@ -13,11 +13,11 @@ use zerocopy::{Immutable, IntoBytes};
 use super::abi;
 
 /// `FUSE_DEV_IOC_CLONE`: `_IOR(229, 0, uint32_t)`.
-const CLONE: libc::c_ulong = 0x8004_e500;
+const CLONE: libc::Ioctl = 0x8004_e500_u32 as libc::Ioctl;
 /// `FUSE_DEV_IOC_BACKING_OPEN`: `_IOW(229, 1, struct fuse_backing_map)`.
-const BACKING_OPEN: libc::c_ulong = 0x4010_e501;
+const BACKING_OPEN: libc::Ioctl = 0x4010_e501;
 /// `FUSE_DEV_IOC_BACKING_CLOSE`: `_IOW(229, 2, uint32_t)`.
-const BACKING_CLOSE: libc::c_ulong = 0x4004_e502;
+const BACKING_CLOSE: libc::Ioctl = 0x4004_e502;
 
 /// An open `/dev/fuse`. When the last one of a mount is closed, the kernel ends the mount's
 /// requests (fs/fuse/dev.c, `fuse_dev_release`).
@@ -70,11 +70,7 @@ impl Device {
         Ok(BackingId { id, device })
     }
 
-    fn control<T: IntoBytes + Immutable>(
-        &self,
-        request: libc::c_ulong,
-        operand: &T,
-    ) -> Result<u32> {
+    fn control<T: IntoBytes + Immutable>(&self, request: libc::Ioctl, operand: &T) -> Result<u32> {
         // SAFETY: each request above reads as many bytes as its operand has (the kernel's
         // `_IOC_SIZE`; u32 or `BackingMap`), and writes none. The descriptor is open.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, operand as *const T) };
@@ -108,8 +104,8 @@ mod tests {
     use super::*;
 
     /// `_IOC` of asm-generic/ioctl.h.
-    fn request(direction: libc::c_ulong, number: libc::c_ulong, size: usize) -> libc::c_ulong {
-        (direction << 30) | ((size as libc::c_ulong) << 16) | (229 << 8) | number
+    fn request(direction: libc::Ioctl, number: libc::Ioctl, size: usize) -> libc::Ioctl {
+        (direction << 30) | ((size as libc::Ioctl) << 16) | (229 << 8) | number
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn interrupt<T>(thread: &JoinHandle<T>) {
     HANDLED.call_once(handle);
     // SAFETY: while there is a handle, the thread is not joined, so its identifier is its own,
     // even if it has ended.
-    unsafe { libc::pthread_kill(thread.as_pthread_t(), signal()) };
+    unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, signal()) };
 }
 
 /// One that nothing else here uses, and that no terminal or kernel sends.
