@@ -12,7 +12,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
@@ -103,11 +103,12 @@ impl Placement {
         }
     }
 
-    /// The CPU that a thread of the job is on, or was last.
+    /// The CPU that a thread of the job is on, or was last. Never asks a file system that is mounted
+    /// below `/proc`: it might be ours.
     fn cpu(&self, caller: u32) -> Option<usize> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let (flags, inside) = (OFlags::RDONLY | OFlags::CLOEXEC, ResolveFlags::NO_XDEV);
         let name = format!("{caller}/stat");
-        let file = openat(&self.processes, name, flags, Mode::empty()).ok()?;
+        let file = openat2(&self.processes, name, flags, Mode::empty(), inside).ok()?;
         let mut line = [0; 1024];
         let length = rustix::io::read(&file, &mut line).ok()?;
         processor(&line[..length])
