@@ -9,7 +9,6 @@ mod files;
 mod look;
 mod saved;
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
@@ -421,29 +420,36 @@ impl Job {
         Ok(self.view()?.open_directory(id, caller)?)
     }
 
+    /// Whether nobody has to ask whether a caller may list a directory: the kernel has checked, or
+    /// the caller is user 0. The users of a job's view are one (fs/fuse/dir.c,
+    /// `fuse_allow_current_process`), so this is true of all of a view's callers or of none.
+    pub fn may_list_all(&self, caller: Caller) -> bool {
+        self.view().is_ok_and(|view| view.may_list_all(caller))
+    }
+
     /// Whether the kernel may answer for a directory that it has listed before. Not if each listing
     /// moves a time.
     pub fn may_cache_listings(&self) -> bool {
-        let always = |policy: &Policy| policy.atime == AtimePolicy::Always;
-        self.view().is_ok_and(|view| !always(view.policy()))
+        let moves = |policy: &Policy| policy.directory_atime && policy.atime == AtimePolicy::Always;
+        self.view().is_ok_and(|view| !moves(view.policy()))
     }
 
-    /// Where the listing of a directory ends now.
-    pub fn end_of_listing(&self, directory: InodeId) -> Result<u64> {
-        Ok(self.view()?.end_of_listing(directory))
+    /// Directories that the kernel may have listings of.
+    pub fn known_directories(&self) -> Result<Vec<InodeId>> {
+        Ok(self.view()?.known_directories())
     }
 
     /// Lists part of a directory.
     pub fn list(
         &self,
         directory: InodeId,
-        offsets: Range<u64>,
+        offset: u64,
         limit: usize,
         now: Time,
     ) -> Result<Vec<ListedStat>> {
         let listed = self.commit(|view| {
             view.accessed(directory, now);
-            view.list(directory, offsets, limit)
+            view.list(directory, offset, limit)
         })?;
         let complete = |entry: Listed<Staged>| {
             let stat = self.complete((entry.attributes, entry.staged))?;

@@ -160,7 +160,7 @@ fn policy() -> Policy {
         extended: true,
         root_keeps_privileges: process::is_in_first_user_namespace(),
         directory_atime: true,
-        order: Order::AsMade,
+        order: Order::Plain,
     }
 }
 

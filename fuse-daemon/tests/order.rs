@@ -44,12 +44,12 @@ fn make(view: &mut View<u32>, text: &str) {
         .expect("a directory");
 }
 
-/// All names, asked for so many at a time, up to where the directory ends now.
+/// All names, asked for so many at a time.
 fn listed(view: &mut View<u32>, limit: usize) -> Vec<String> {
-    let (end, mut offset) = (view.end_of_listing(InodeId::ROOT), 0);
+    let mut offset = 0;
     let mut names = Vec::new();
     loop {
-        let part = view.list(InodeId::ROOT, offset..end, limit);
+        let part = view.list(InodeId::ROOT, offset, limit);
         let part = part.expect("a listing");
         let Some(last) = part.last() else {
             return names;
@@ -78,20 +78,24 @@ fn worked_on(order: Order) -> View<u32> {
     view
 }
 
+fn sorted(names: &[String]) -> Vec<String> {
+    let mut names = names.to_vec();
+    names.sort();
+    names
+}
+
 #[test]
 fn a_seed_changes_the_order_and_nothing_else() {
-    let plain = listed(&mut worked_on(Order::AsMade), 100);
-    assert_eq!(
-        plain,
-        [".", "..", "a", "c", "e", "m1", "m2", "m4", "m5", "m6"]
-    );
+    let plain = listed(&mut worked_on(Order::Plain), 100);
+    assert_eq!(plain[..5], [".", "..", "a", "c", "e"]);
+    let made = sorted(&plain[5..]);
+    assert_eq!(made, ["m1", "m2", "m4", "m5", "m6"]);
     for seed in 0..20 {
         let order = Order::Shuffled(seed);
         let whole = listed(&mut worked_on(order), 100);
         assert_eq!(whole[..2], plain[..2], "the dots come first");
-        let mut sorted = whole.clone();
-        sorted.sort();
-        assert_eq!(sorted, plain, "{seed}");
+        assert_eq!(sorted(&whole[2..5]), plain[2..5], "declared ones are first");
+        assert_eq!(sorted(&whole[5..]), made, "{seed}");
         for limit in 1..5 {
             assert_eq!(listed(&mut worked_on(order), limit), whole, "{seed}");
         }
@@ -101,13 +105,19 @@ fn a_seed_changes_the_order_and_nothing_else() {
 #[test]
 fn declared_and_made_names_are_both_shuffled() {
     for seed in 0..20 {
-        let mut view = view(Order::Shuffled(seed));
-        assert_ne!(listed(&mut view, 100)[2..], DECLARED, "{seed}");
-        let made = ["m1", "m2", "m3"];
-        for name in made {
-            make(&mut view, name);
+        let (mut plain, mut other) = (view(Order::Plain), view(Order::Shuffled(seed)));
+        for name in ["m1", "m2", "m3"] {
+            make(&mut plain, name);
+            make(&mut other, name);
         }
-        assert_ne!(listed(&mut view, 100)[2 + DECLARED.len()..], made, "{seed}");
+        let (plain, other) = (listed(&mut plain, 100), listed(&mut other, 100));
+        let made = 2 + DECLARED.len();
+        assert_eq!(plain[2..made], DECLARED);
+        assert_ne!(other[2..made], DECLARED, "{seed}");
+        assert!(
+            other[made..].iter().eq(plain[made..].iter().rev()),
+            "{seed}"
+        );
     }
 }
 
@@ -119,17 +129,19 @@ fn seeds_give_different_orders() {
 }
 
 #[test]
-fn what_is_made_during_a_listing_comes_behind_its_end() {
-    let mut view = worked_on(Order::Shuffled(3));
-    let whole = listed(&mut view, 100);
-    let end = view.end_of_listing(InodeId::ROOT);
-    let first = view.list(InodeId::ROOT, 0..end, 4).expect("a listing");
-    make(&mut view, "late");
-    let next = first.last().expect("an entry").next;
-    let rest = view.list(InodeId::ROOT, next..end, 100);
-    let names = first.iter().chain(rest.as_ref().expect("a listing"));
-    let names: Vec<_> = names
-        .map(|entry| String::from_utf8_lossy(&entry.name).into_owned())
-        .collect();
-    assert_eq!(names, whole);
+fn what_is_made_during_a_listing_leaves_all_else_where_it_is() {
+    for order in [Order::Plain, Order::Shuffled(3)] {
+        for limit in 1..10 {
+            let mut view = worked_on(order);
+            let whole = listed(&mut view, 100);
+            let first = view.list(InodeId::ROOT, 0, limit).expect("a listing");
+            (0..20).for_each(|late| make(&mut view, &format!("late{late}")));
+            let next = first.last().expect("an entry").next;
+            let rest = view.list(InodeId::ROOT, next, 100);
+            let names = first.iter().chain(rest.as_ref().expect("a listing"));
+            let names = names.map(|entry| String::from_utf8_lossy(&entry.name).into_owned());
+            let early: Vec<_> = names.filter(|name| !name.starts_with("late")).collect();
+            assert_eq!(early, whole);
+        }
+    }
 }

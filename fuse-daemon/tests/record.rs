@@ -122,7 +122,7 @@ fn each_class_is_told_by_what_was_done() {
     let link = find(&mut view, "link");
     view.read_link(link).expect("a link");
     let d = find(&mut view, "d/e");
-    view.list(d, 0..u64::MAX, 9).expect("a listing");
+    view.list(d, 0, 9).expect("a listing");
     find(&mut view, "z/1");
     let absent = view.lookup(InodeId::ROOT, name("no"), OWNER);
     assert!(absent.is_err());
@@ -186,8 +186,7 @@ fn directories_that_were_only_walked_through_are_not_told() {
 #[test]
 fn what_is_fetched_ahead_is_not_touched() {
     let mut view = full();
-    view.list(InodeId::ROOT, 0..u64::MAX, 99)
-        .expect("a listing");
+    view.list(InodeId::ROOT, 0, 99).expect("a listing");
     let rows = record(&view).rows;
     assert_eq!(rows.len(), 1);
     assert_eq!((&rows[0].path, rows[0].class), (&None, Class::List));

@@ -16,7 +16,7 @@ use super::convert::{
     seek_from, statx_reply,
 };
 use super::passthrough::BackedBy;
-use super::reply::Reply;
+use super::reply::{Outdated, Reply};
 use super::request::{Operation, Request};
 use super::{Device, JobFileSystem};
 
@@ -86,11 +86,7 @@ impl JobFileSystem {
             Operation::OpenDirectory => self.open_directory(id, by, reply),
             Operation::ReadDirectory(read) => self.list(id, read, reply),
             Operation::ReadDirectoryPlus(read) => self.list_with_attributes(id, read, reply),
-            Operation::ReleaseDirectory(release) => {
-                self.listings.close(release.fh);
-                Ok(())
-            }
-            Operation::Destroy => Ok(()),
+            Operation::ReleaseDirectory | Operation::Destroy => Ok(()),
             Operation::FileSystem => {
                 let below = self.job.file_system();
                 below.map(|below| reply.push(&file_system(&below)))
@@ -252,11 +248,20 @@ impl JobFileSystem {
 
     /// Makes the kernel forget attributes that it was told to keep.
     pub(super) fn forget_attributes(&self, id: InodeId, reply: &mut Reply) {
+        self.outdate(id, Outdated::Attributes, reply);
+    }
+
+    /// Makes the kernel forget what it has of a directory's names, or a file's pages, as well.
+    pub(super) fn forget_content(&self, id: InodeId, reply: &mut Reply) {
+        self.outdate(id, Outdated::Content, reply);
+    }
+
+    fn outdate(&self, id: InodeId, what: Outdated, reply: &mut Reply) {
         // NOENT: the kernel knows nothing of the inode.
-        if let Err(error) = self.device.write(reply.outdated(id.0))
+        if let Err(error) = self.device.write(reply.outdated(id.0, what))
             && error != Errno::NOENT
         {
-            tracing::warn!("the kernel keeps outdated attributes: {error}");
+            tracing::warn!("the kernel keeps what is outdated: {error}");
         }
         reply.clear();
     }

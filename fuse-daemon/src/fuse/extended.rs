@@ -29,7 +29,7 @@ impl JobFileSystem {
                 name: ATIME_CONTROL,
                 value,
                 ..
-            } if id == InodeId::ROOT => self.set_atime(value),
+            } if id == InodeId::ROOT => self.set_atime(value, reply),
             Extended::Set {
                 name,
                 value,
@@ -114,7 +114,7 @@ impl JobFileSystem {
     }
 
     /// Takes what a remount says of access times: the kernel keeps such options to itself.
-    fn set_atime(&self, options: &[u8]) -> Result<()> {
+    fn set_atime(&self, options: &[u8], reply: &mut Reply) -> Result<()> {
         let words = || options.split(|byte| *byte == b',');
         let files = match words().next() {
             Some(b"noatime") => AtimePolicy::Never,
@@ -123,7 +123,14 @@ impl JobFileSystem {
             _ => return Err(Refusal::Os(Errno::INVAL)),
         };
         let directories = words().all(|word| word != b"nodiratime");
-        self.job.set_atime(files, directories)
+        self.job.set_atime(files, directories)?;
+        if !self.job.may_cache_listings() {
+            let known = self.job.known_directories()?;
+            known
+                .into_iter()
+                .for_each(|id| self.forget_content(id, reply));
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@
 //!   where the threads run.
 //! - `dispatch` and `extended` are one short method per operation; `convert` and `errno` translate
 //!   for them.
-//! - `listing` is how far a listing goes; `passthrough` is what backs opened files.
+//! - `listing` lists directories; `passthrough` is what backs opened files.
 //!
 //! # What the kernel may keep, and why
 //!
@@ -48,7 +48,6 @@ use std::sync::Arc;
 use crate::job::Job;
 
 use device::Device;
-use listing::Listings;
 use passthrough::Backings;
 pub use session::{Answerer, Session, serve};
 
@@ -59,5 +58,4 @@ struct JobFileSystem {
     /// Before the backing files: when it is closed, they are let go of all at once.
     device: Arc<Device>,
     backings: Backings,
-    listings: Listings,
 }

@@ -18,6 +18,15 @@ const ALIGNMENT: usize = 8;
 pub(super) const ENTRY_MIN: usize = size_of::<abi::Dirent>() + ALIGNMENT;
 pub(super) const ENTRY_PLUS_MIN: usize = size_of::<abi::EntryOut>() + ENTRY_MIN;
 
+/// What the kernel is to forget of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outdated {
+    /// What `stat` shows.
+    Attributes,
+    /// That, and its pages: of a directory, the names that were listed.
+    Content,
+}
+
 /// A reply that is being made.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -113,13 +122,18 @@ impl Reply {
         self.head(unique, -errno.raw_os_error())
     }
 
-    /// The bytes of a message that nobody asked for: the kernel is to ask for an inode's attributes
-    /// before it tells them again. What has been added is dropped.
-    pub(super) fn outdated(&mut self, inode: u64) -> &[u8] {
+    /// The bytes of a message that nobody asked for: the kernel is to ask for what it knows of an
+    /// inode before it tells that again. What has been added is dropped.
+    pub(super) fn outdated(&mut self, inode: u64, what: Outdated) -> &[u8] {
         self.clear();
+        let off = match what {
+            Outdated::Attributes => -1,
+            Outdated::Content => 0,
+        };
+        // A length of 0 is up to the end (fs/fuse/inode.c, `fuse_reverse_inval_inode`).
         self.push(&abi::NotifyInvalInodeOut {
             ino: inode,
-            off: -1,
+            off,
             len: 0,
         });
         self.head(0, abi::NOTIFY_INVAL_INODE)
@@ -166,9 +180,12 @@ mod tests {
     fn a_message_about_outdated_attributes_is_no_reply() {
         let mut reply = Reply::new();
         reply.push_bytes(b"half an answer");
-        let bytes = reply.outdated(7);
+        let bytes = reply.outdated(7, Outdated::Attributes);
         assert_eq!((header(bytes), bytes.len()), ((40, 2, 0), 40));
-        assert_eq!(&bytes[16..32], [7u64, u64::MAX].as_bytes());
+        assert_eq!(&bytes[16..], [7u64, u64::MAX, 0].as_bytes());
+        let bytes = reply.outdated(7, Outdated::Content);
+        assert_eq!((header(bytes), bytes.len()), ((40, 2, 0), 40));
+        assert_eq!(&bytes[16..], [7u64, 0, 0].as_bytes());
     }
 
     #[test]

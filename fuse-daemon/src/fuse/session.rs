@@ -21,7 +21,6 @@ use super::device::Device;
 use super::dispatch::Answered;
 use super::errno::errno;
 use super::interrupt::interrupt;
-use super::listing::Listings;
 use super::passthrough::Backings;
 use super::placement::Placement;
 use super::reply::{MAX_IO, Reply};
@@ -230,7 +229,6 @@ pub fn serve(
         job,
         device,
         backings,
-        listings: Listings::default(),
     });
     session.read(readers, file_system, sender)?;
     Ok(session)
@@ -263,7 +261,6 @@ impl Answerer {
             job,
             device: Arc::new(Device::new(nobody.into())),
             backings,
-            listings: Listings::default(),
         });
         let state = Arc::new(State::new(None));
         let reader = Reader::new(0, &file_system, &state, &channel().0);

@@ -24,6 +24,13 @@ pub(super) enum Place {
     Made(u64),
 }
 
+impl<'a> Entry<'a> {
+    pub(super) fn made((position, name, id): (u64, Name<'a>, InodeId)) -> Self {
+        let place = Place::Made(position);
+        Self { name, id, place }
+    }
+}
+
 impl<S: Clone> View<S> {
     pub(super) fn directory(&self, id: InodeId) -> Option<&Directory> {
         match &self.table.get(&id)?.kind {
@@ -68,7 +75,7 @@ impl<S: Clone> View<S> {
         Some(Entry { name, id, place })
     }
 
-    /// The names of a directory from a place on, in the order in which they were declared and made.
+    /// The names of a directory from a place on: declared ones, then made ones.
     pub(super) fn names(
         &self,
         parent: InodeId,
@@ -86,14 +93,8 @@ impl<S: Clone> View<S> {
                 self.declared_entry(parent, NodeIndex(index), place)
             });
         let made = self.directory(parent).into_iter();
-        let made = made
-            .flat_map(move |directory| directory.made.starting_at(made_from))
-            .map(|(cookie, name, id)| Entry {
-                name,
-                id,
-                place: Place::Made(cookie),
-            });
-        declared.chain(made)
+        let made = made.flat_map(move |directory| directory.made.starting_at(made_from));
+        declared.chain(made.map(Entry::made))
     }
 
     /// All names of a directory.

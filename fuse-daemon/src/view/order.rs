@@ -6,18 +6,18 @@
 use cas::tree::NodeIndex;
 
 use super::View;
-use super::entries::Entries;
 use super::inode::InodeId;
 use super::names::{Entry, Place};
 
 /// The order of listings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// Declared names as they are in the tree, then made ones as they came.
+    /// Declared names as they are in the tree, then made ones by a hash of each.
     #[default]
-    AsMade,
-    /// The same two parts, each in another order, which the seed and the directory choose. In each of
-    /// more than one name it is not that of [`Order::AsMade`].
+    Plain,
+    /// The same two parts, each in another order: of declared names the seed and the directory choose
+    /// it, and made ones come backwards. In each of more than one name it is not that of
+    /// [`Order::Plain`].
     Shuffled(u64),
 }
 
@@ -62,7 +62,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// Spreads a number over 64 bits (the finisher of `SplitMix64`).
-fn mix(number: u64) -> u64 {
+pub(super) fn mix(number: u64) -> u64 {
     let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -75,25 +75,23 @@ impl<S: Clone> View<S> {
         self.policy.order = order;
     }
 
-    /// The names of a directory from two places on, in the order of its listing, of which the made
-    /// part ends at `made_end`: that one place is the last decides where all others are.
+    /// The names of a directory from two places on, in the order of its listing.
     pub(super) fn ordered(
         &self,
         parent: InodeId,
         declared_from: u32,
         made_from: u64,
-        made_end: u64,
     ) -> Box<dyn Iterator<Item = Entry<'_>> + '_> {
         match self.policy.order {
-            Order::AsMade => Box::new(self.names(parent, declared_from, made_from)),
+            Order::Plain => Box::new(self.names(parent, declared_from, made_from)),
             Order::Shuffled(seed) => {
                 let seed = seed ^ mix(parent.0);
                 let declared = self.shuffled_declared(parent, declared_from, seed);
                 let made = self.directory(parent).map(|directory| &directory.made);
                 let made = made
                     .into_iter()
-                    .flat_map(move |made| shuffled_made(made, made_from..made_end, seed));
-                Box::new(declared.chain(made))
+                    .flat_map(move |made| made.reversed_from(made_from));
+                Box::new(declared.chain(made.map(Entry::made)))
             }
         }
     }
@@ -114,20 +112,6 @@ impl<S: Clone> View<S> {
             self.declared_entry(parent, node, Place::Declared(position))
         })
     }
-}
-
-fn shuffled_made(
-    made: &Entries,
-    positions: std::ops::Range<u64>,
-    seed: u64,
-) -> impl Iterator<Item = Entry<'_>> {
-    let end = positions.end.min(made.end());
-    let shuffle = Shuffle::new(seed, end);
-    (positions.start..end).filter_map(move |position| {
-        let (name, id) = made.at(shuffle.at(position))?;
-        let place = Place::Made(position);
-        Some(Entry { name, id, place })
-    })
 }
 
 #[cfg(test)]

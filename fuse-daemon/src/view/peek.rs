@@ -50,7 +50,7 @@ impl<S: Clone> View<S> {
             let name = name.map_or(&[][..], Name::as_bytes);
             return Ok((vec![self.peeked(name, id)?], None));
         }
-        let found = self.listing(id, from.max(FIRST_CHILD)..u64::MAX, limit)?;
+        let found = self.listing(id, from.max(FIRST_CHILD), limit)?;
         let next = found.last().map(|last| last.next);
         let next = next.filter(|_| found.len() == limit);
         let entries = found.iter().map(|found| self.peeked(&found.name, found.id));

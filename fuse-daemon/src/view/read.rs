@@ -1,7 +1,5 @@
 //! Looking without changing: lookup, attributes, listing, links, and the decision of `open`.
 
-use std::ops::Range;
-
 use cas::record::Class;
 use cas::tree::NodeKind;
 use cas::{Digest, Name};
@@ -227,26 +225,19 @@ impl<S: Clone> View<S> {
         }
     }
 
-    /// Where the listing of a directory ends now: what is made or renamed in it from now on comes
-    /// behind this.
-    pub fn end_of_listing(&self, directory: InodeId) -> u64 {
-        let made = self.directory(directory).map_or(0, |of| of.made.end());
-        FIRST_CHILD + self.declared_places(directory) + made
-    }
-
-    /// Lists up to `limit` entries of a directory between two offsets, and counts a reference for
+    /// Lists up to `limit` entries of a directory from an offset on, and counts a reference for
     /// each that says `counted`.
     ///
-    /// Offsets are stable: 0 and 1 are `.` and `..`, then come the declared children by their
-    /// place in the tree, then what the job made, by cookie. Neither kind is ever renumbered. If the
-    /// order is shuffled, they are stable as long as the end is the same.
+    /// Offsets are stable, so nothing is kept of who reads: 0 and 1 are `.` and `..`, then come the
+    /// declared children by their place in the tree, then what the job made, by cookie. Neither kind
+    /// is renumbered as long as the directory and the entry are there.
     pub fn list(
         &mut self,
         directory: InodeId,
-        offsets: Range<u64>,
+        offset: u64,
         limit: usize,
     ) -> Result<Vec<Listed<S>>> {
-        let found = self.listing(directory, offsets, limit)?;
+        let found = self.listing(directory, offset, limit)?;
         self.note(directory, Class::List);
         found.into_iter().map(|found| self.listed(found)).collect()
     }
@@ -255,7 +246,7 @@ impl<S: Clone> View<S> {
     pub(super) fn listing(
         &self,
         directory: InodeId,
-        offsets: Range<u64>,
+        offset: u64,
         limit: usize,
     ) -> Result<Vec<Found>> {
         // As getdents(2): a removed directory has not even `.` and `..`. Its parent may be gone.
@@ -263,7 +254,7 @@ impl<S: Clone> View<S> {
             return Err(Fault::NotFound);
         }
         let declared = self.declared_places(directory);
-        let behind_dots = offsets.start.saturating_sub(FIRST_CHILD);
+        let behind_dots = offset.saturating_sub(FIRST_CHILD);
         let (from, made_from) = (
             behind_dots.min(declared),
             behind_dots.saturating_sub(declared),
@@ -278,13 +269,9 @@ impl<S: Clone> View<S> {
             id: entry.id,
             counted: true,
         };
-        let made_end = offsets.end.saturating_sub(FIRST_CHILD + declared);
-        let children = self.ordered(directory, from as u32, made_from, made_end);
-        let children = children.map(place);
-        let found = self.dots(directory, offsets.start);
-        let found = found.into_iter().chain(children);
-        let found = found.take_while(|found| found.next <= offsets.end);
-        Ok(found.take(limit).collect())
+        let children = self.ordered(directory, from as u32, made_from);
+        let found = self.dots(directory, offset).into_iter();
+        Ok(found.chain(children.map(place)).take(limit).collect())
     }
 
     /// How many places of a directory's listing belong to declared names.
@@ -297,6 +284,18 @@ impl<S: Clone> View<S> {
     pub fn open_directory(&self, directory: InodeId, caller: Caller) -> Result<()> {
         self.directory_state(directory)?;
         self.access(directory, caller, Access::READ)
+    }
+
+    /// Directories that the kernel knows, but for those among inputs that cannot go away.
+    pub fn known_directories(&self) -> Vec<InodeId> {
+        let known = self.references.keys().copied();
+        let is_directory = |id: &InodeId| self.kind_of(*id) == Ok(FileKind::Directory);
+        known.chain([InodeId::ROOT]).filter(is_directory).collect()
+    }
+
+    /// Whether no directory can be refused to a caller.
+    pub fn may_list_all(&self, caller: Caller) -> bool {
+        self.judged(caller).uid == 0
     }
 
     fn dots(&self, directory: InodeId, offset: u64) -> Vec<Found> {

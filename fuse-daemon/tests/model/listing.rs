@@ -30,7 +30,7 @@ impl World {
             None => self.begin(cursor, self.resolve(from)),
         };
         let offset = self.cursors[cursor].offset;
-        let listed = self.view.list(directory, offset..u64::MAX, limit.into());
+        let listed = self.view.list(directory, offset, limit.into());
         self.touch_if(listed.is_ok(), directory, Class::List);
         let Some((listed, number)) = agree(listed, self.model.list(directory))? else {
             self.cursors[cursor] = Cursor::default();
