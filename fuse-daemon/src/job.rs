@@ -434,6 +434,18 @@ impl Job {
         self.view().is_ok_and(|view| !moves(view.policy()))
     }
 
+    /// Tells of a listing that has come to its end whether the kernel may keep it: if listings may
+    /// be kept, and nothing in the directory has changed since anybody began to list it.
+    pub fn end_listing(&self, directory: InodeId) -> Result<bool> {
+        let current = self.view()?.end_listing(directory);
+        Ok(current && self.may_cache_listings())
+    }
+
+    /// How long the names of a directory are, in the order of its listing, if it is not as declared.
+    pub fn changed_names(&self, directory: InodeId) -> Result<Option<Vec<usize>>> {
+        Ok(self.view()?.changed_names(directory))
+    }
+
     /// Directories that the kernel may have listings of.
     pub fn known_directories(&self) -> Result<Vec<InodeId>> {
         Ok(self.view()?.known_directories())

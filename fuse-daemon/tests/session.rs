@@ -1,6 +1,8 @@
 //! Sessions of a real mount, with and without passthrough: what arrives at the job, and how a
 //! session ends.
 
+#[path = "session/listing.rs"]
+mod listing;
 #[path = "session/round_trips.rs"]
 mod round_trips;
 
@@ -22,6 +24,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
+const ROOT: Caller = Caller { uid: 0, gid: 0 };
 /// More than any end takes, even on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 /// Enough to see that something does not end.
@@ -56,11 +59,12 @@ fn in_both_ways(test: impl Fn(Served)) {
     }
 }
 
-fn mount() -> (OwnedFd, OwnedFd) {
-    mount_with(&[])
+fn mount_with(words: &[&str]) -> (OwnedFd, OwnedFd) {
+    mount_for(ROOT, words)
 }
 
-fn mount_with(words: &[&str]) -> (OwnedFd, OwnedFd) {
+/// A mount that is of one user, and all others are kept out.
+fn mount_for(user: Caller, words: &[&str]) -> (OwnedFd, OwnedFd) {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).expect("/dev/fuse");
     let context = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).expect("fsopen");
@@ -69,8 +73,8 @@ fn mount_with(words: &[&str]) -> (OwnedFd, OwnedFd) {
     };
     set("fd", &device.as_raw_fd().to_string());
     set("rootmode", "40755");
-    set("user_id", "0");
-    set("group_id", "0");
+    set("user_id", &user.uid.to_string());
+    set("group_id", &user.gid.to_string());
     for word in words {
         rustix::mount::fsconfig_set_flag(context.as_fd(), *word).expect("an option");
     }
@@ -81,6 +85,10 @@ fn mount_with(words: &[&str]) -> (OwnedFd, OwnedFd) {
 }
 
 fn start(passthrough: bool) -> Served {
+    start_for(ROOT, passthrough)
+}
+
+fn start_for(owner: Caller, passthrough: bool) -> Served {
     let directory = tempfile::tempdir().expect("a directory");
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     drop(Store::open(directory.path()).expect("a store"));
@@ -93,7 +101,7 @@ fn start(passthrough: bool) -> Served {
         tree: Tree::build(Vec::new()).expect("nothing"),
         writable: Vec::new(),
     };
-    let (owner, now) = (Caller { uid: 0, gid: 0 }, Time::from_nanoseconds(0));
+    let now = Time::from_nanoseconds(0);
     let job = Job::new(
         Arc::new(store),
         staging,
@@ -103,7 +111,7 @@ fn start(passthrough: bool) -> Served {
         now,
     )
     .expect("a job");
-    let (device, mount) = mount();
+    let (device, mount) = mount_for(owner, &[]);
     let session = serve(Arc::new(job), device, None, passthrough).expect("the kernel agrees");
     Served {
         mount,

@@ -19,14 +19,15 @@
 //!
 //! Only this mount changes this view, so whatever the kernel was told stays true until the kernel
 //! itself changes it. Names (present and absent) and attributes are therefore valid for ever, and
-//! listings are cached with their directory. The one exception are attributes of a file that may
-//! still be written through a mapping: see [`Stat::settled`](crate::job::Stat).
+//! listings are cached with their directory. The exceptions are attributes of a file that may still
+//! be written through a mapping (see [`Stat::settled`](crate::job::Stat)), and listings that the
+//! kernel would take for whole although they are not (`listing`).
 //!
 //! # What is not here
 //!
 //! What no view of a job has (extended attributes, inode flags), and what nothing needs (flushing
-//! at close) is answered ENOSYS, which ends each kind of request for good: the kernel then says
-//! EOPNOTSUPP or ENOTTY by itself, or that all is well.
+//! at close, opening a directory that nobody is refused) is answered ENOSYS, which ends each kind
+//! of request for good: the kernel then says EOPNOTSUPP or ENOTTY by itself, or that all is well.
 
 mod abi;
 mod convert;

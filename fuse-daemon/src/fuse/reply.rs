@@ -18,6 +18,11 @@ const ALIGNMENT: usize = 8;
 pub(super) const ENTRY_MIN: usize = size_of::<abi::Dirent>() + ALIGNMENT;
 pub(super) const ENTRY_PLUS_MIN: usize = size_of::<abi::EntryOut>() + ENTRY_MIN;
 
+/// What an entry of a listing without attributes takes, in bytes.
+pub(super) fn dirent_size(name: usize) -> usize {
+    size_of::<abi::Dirent>() + name.next_multiple_of(ALIGNMENT)
+}
+
 /// What the kernel is to forget of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outdated {

@@ -174,6 +174,34 @@ pub(super) struct Directory {
     pub(super) replaced: BTreeMap<NodeIndex, Option<InodeId>>,
     /// Directories in it, declared ones included.
     pub(super) subdirectories: u32,
+    pub(super) listing: Listing,
+}
+
+/// What has become of a directory since somebody began to list it, of whom it is not known whether
+/// he goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// Nobody has begun since a listing last came to its end.
+    #[default]
+    Ended,
+    /// Somebody has, or may have.
+    Begun,
+    /// And names have changed since.
+    Overtaken,
+}
+
+impl Listing {
+    pub(super) fn begin(&mut self) {
+        if *self == Self::Ended {
+            *self = Self::Begun;
+        }
+    }
+
+    pub(super) fn change(&mut self) {
+        if *self == Self::Begun {
+            *self = Self::Overtaken;
+        }
+    }
 }
 
 impl Directory {
@@ -184,6 +212,7 @@ impl Directory {
             made: Entries::default(),
             replaced: BTreeMap::new(),
             subdirectories,
+            listing: Listing::default(),
         }
     }
 }

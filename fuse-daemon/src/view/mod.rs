@@ -64,7 +64,7 @@ pub use rename::RenameMode;
 pub use report::{OutputKind, ViewReport};
 
 use fact::Touched;
-use inode::{Directory, Inode, Input, Kind};
+use inode::{Directory, Inode, Input, Kind, Listing};
 use record::Record;
 
 /// A file view of one job. See the module's documentation.
@@ -197,11 +197,15 @@ impl<S: Clone> View<S> {
         let kind = match node.kind {
             NodeKind::File { digest, size } => Kind::Input(Input { digest, size }),
             NodeKind::Symlink { target } => Kind::Symlink(target.into()),
-            NodeKind::Directory { subdirectories } => Kind::Directory(Directory::new(
-                Self::id_of(node.parent),
-                Name::new(node.name).ok().map(Name::to_owned),
-                subdirectories,
-            )),
+            NodeKind::Directory { subdirectories } => {
+                let name = Name::new(node.name).ok().map(Name::to_owned);
+                let above = Self::id_of(node.parent);
+                Kind::Directory(Directory {
+                    // So far nothing was noted of it.
+                    listing: Listing::Begun,
+                    ..Directory::new(above, name, subdirectories)
+                })
+            }
         };
         Ok(Inode {
             links: 1,

@@ -102,6 +102,14 @@ impl<S: Clone> View<S> {
         self.names(parent, 0, 0)
     }
 
+    /// How long the names of a directory are, in the order of its listing, if any of them were made,
+    /// removed or replaced.
+    pub fn changed_names(&self, id: InodeId) -> Option<Vec<usize>> {
+        self.directory(id)?;
+        let names = self.ordered(id, 0, 0);
+        Some(names.map(|entry| entry.name.as_bytes().len()).collect())
+    }
+
     pub(super) fn directory_is_empty(&self, id: InodeId) -> bool {
         self.all_names(id).next().is_none()
     }
@@ -128,6 +136,7 @@ impl<S: Clone> View<S> {
         }
         directory.subdirectories += u32::from(gained);
         directory.subdirectories -= u32::from(lost);
+        directory.listing.change();
         (meta.mtime, meta.ctime) = (now, now);
         self.touch(Touched::Name(parent, name.to_owned()));
         Ok(())

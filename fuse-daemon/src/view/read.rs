@@ -5,7 +5,9 @@ use cas::tree::NodeKind;
 use cas::{Digest, Name};
 
 use super::access::{Access, Caller};
-use super::inode::{Attributes, FileKind, Inode, InodeFlags, InodeId, Input, Kind, Meta, Time};
+use super::inode::{
+    Attributes, FileKind, Inode, InodeFlags, InodeId, Input, Kind, Listing, Meta, Time,
+};
 use super::names::{Entry, Place};
 use super::policy::AtimePolicy;
 use super::{Fault, Result, View};
@@ -238,8 +240,25 @@ impl<S: Clone> View<S> {
         limit: usize,
     ) -> Result<Vec<Listed<S>>> {
         let found = self.listing(directory, offset, limit)?;
+        if offset == 0 {
+            self.listing_of(directory).map(Listing::begin);
+        }
         self.note(directory, Class::List);
         found.into_iter().map(|found| self.listed(found)).collect()
+    }
+
+    /// Tells of a listing that has come to its end whether all that was told of the directory since
+    /// anybody began to list it is still so.
+    pub fn end_listing(&mut self, directory: InodeId) -> bool {
+        let listing = self.listing_of(directory).map(std::mem::take);
+        listing != Some(Listing::Overtaken)
+    }
+
+    fn listing_of(&mut self, directory: InodeId) -> Option<&mut Listing> {
+        match &mut self.table.get_mut(&directory)?.kind {
+            Kind::Directory(directory) => Some(&mut directory.listing),
+            _ => None,
+        }
     }
 
     /// What a listing holds, before anybody is told of it.

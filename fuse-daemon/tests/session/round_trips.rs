@@ -35,7 +35,7 @@ pub(super) struct Counted {
 pub(super) type Counts = BTreeMap<&'static str, u64>;
 
 /// What a mount of `wakebox mount` has.
-fn mounts_policy() -> Policy {
+pub(super) fn mounts_policy() -> Policy {
     Policy {
         inputs: InputPolicy::CopyOnWrite,
         permissions: Permissions::Kernel,
@@ -61,7 +61,7 @@ fn inputs(store: &Store) -> Tree {
 }
 
 impl Counted {
-    fn start(policy: Option<Policy>) -> Self {
+    pub(super) fn start(policy: Option<Policy>) -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let tree = inputs(&Store::open(place.path()).expect("a store"));
@@ -98,7 +98,7 @@ impl Counted {
         }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         use std::os::fd::AsRawFd;
         format!("/proc/self/fd/{}/{name}", self.mount.as_raw_fd())
     }
@@ -120,7 +120,7 @@ impl Counted {
     }
 
     /// What the kernel asks meanwhile, but for taking references back, for which it never waits.
-    fn asked(&self, operation: impl FnOnce()) -> Counts {
+    pub(super) fn asked(&self, operation: impl FnOnce()) -> Counts {
         let before = self.settled();
         operation();
         let after = self.settled();
