@@ -95,7 +95,7 @@ impl RelPath {
         if bytes.first() == Some(&b'/') {
             return Err(InvalidPath::Absolute);
         }
-        if is_normal(bytes) {
+        if Self::is_normal(bytes) {
             return Ok(Self(bytes.into()));
         }
         let mut path = Vec::with_capacity(bytes.len());
@@ -111,6 +111,36 @@ impl RelPath {
         } else {
             Ok(Self(path.into()))
         }
+    }
+
+    /// A path that is known to be written as this type has it.
+    pub(crate) fn of_normal(bytes: &[u8]) -> Self {
+        debug_assert!(Self::is_normal(bytes));
+        Self(bytes.into())
+    }
+
+    /// Whether bytes are a path as this type has it, with nothing to be left out: as nearly all of the
+    /// many paths of a large job are.
+    pub fn is_normal(path: &[u8]) -> bool {
+        let mut length = 0;
+        let mut dots = 0;
+        for &byte in path.iter().chain(b"/") {
+            match byte {
+                b'/' if length == dots && length <= 2 || length > NAME_MAX => return false,
+                b'/' => (length, dots) = (0, 0),
+                0 => return false,
+                _ => (length, dots) = (length + 1, dots + usize::from(byte == b'.')),
+            }
+        }
+        true
+    }
+
+    /// The order of paths, by their bytes; see [`RelPath`].
+    pub(crate) fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+        // NUL occurs in no path, so '/' may take its place: below every byte of a name.
+        let key = |path: &[u8], i: usize| path.get(i).map(|&b| if b == b'/' { 0 } else { b });
+        let common = common_prefix(a, b);
+        key(a, common).cmp(&key(b, common))
     }
 
     /// Joins names; `None` if there are none.
@@ -151,19 +181,40 @@ impl RelPath {
     }
 }
 
-/// Whether every component is a name, as in nearly all of the many paths of a large job.
-fn is_normal(path: &[u8]) -> bool {
-    let mut length = 0;
-    let mut dots = 0;
-    for &byte in path.iter().chain(b"/") {
-        match byte {
-            b'/' if length == dots && length <= 2 || length > NAME_MAX => return false,
-            b'/' => (length, dots) = (0, 0),
-            0 => return false,
-            _ => (length, dots) = (length + 1, dots + usize::from(byte == b'.')),
+/// How many bytes two paths have in common at their beginning. By eight, because neighbours in a large
+/// tree share most of theirs.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let (eights_a, _) = a.as_chunks::<8>();
+    let (eights_b, _) = b.as_chunks::<8>();
+    let equal = |(a, b): &(&[u8; 8], &[u8; 8])| a == b;
+    let sure = 8 * eights_a.iter().zip(eights_b).take_while(equal).count();
+    let rest = a[sure..].iter().zip(&b[sure..]);
+    sure + rest.take_while(|(a, b)| a == b).count()
+}
+
+/// Looks at many paths whether they are [normal](RelPath::is_normal). Neighbours mostly lie in one
+/// directory, which is looked at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NormalPaths<'p> {
+    /// Where the last path lies, with the `/` behind it.
+    directory: &'p [u8],
+}
+
+impl<'p> NormalPaths<'p> {
+    /// Whether the next path is one.
+    pub fn is_next(&mut self, path: &'p [u8]) -> bool {
+        let inside = path.strip_prefix(self.directory);
+        let rest = inside.unwrap_or(path);
+        if inside.is_none() || rest.contains(&b'/') {
+            let slash = path.iter().rposition(|byte| *byte == b'/');
+            self.directory = slash.map_or(&[], |slash| &path[..=slash]);
         }
+        let is_normal = RelPath::is_normal(rest);
+        if !is_normal {
+            self.directory = &[];
+        }
+        is_normal
     }
-    true
 }
 
 fn push(path: &mut Vec<u8>, name: Name<'_>) {
@@ -175,16 +226,7 @@ fn push(path: &mut Vec<u8>, name: Name<'_>) {
 
 impl Ord for RelPath {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        // NUL occurs in no path, so '/' may take its place: below every byte of a name.
-        let key =
-            |path: &'_ RelPath, i: usize| path.0.get(i).map(|&b| if b == b'/' { 0 } else { b });
-        let common = self
-            .0
-            .iter()
-            .zip(&*other.0)
-            .take_while(|(a, b)| a == b)
-            .count();
-        key(self, common).cmp(&key(other, common))
+        Self::order(&self.0, &other.0)
     }
 }
 
@@ -264,15 +306,43 @@ mod tests {
             ".../..c",
             &format!("a/{long}"),
         ] {
-            assert!(is_normal(normal.as_bytes()), "{normal:?}");
+            assert!(RelPath::is_normal(normal.as_bytes()), "{normal:?}");
             assert_eq!(parsed(normal), Ok(normal.into()));
         }
         let longer = format!("{long}y/b");
         for not in [
             "", ".", "..", "/a", "a/", "a//b", "./a", "a/..", "a\0", &longer,
         ] {
-            assert!(!is_normal(not.as_bytes()), "{not:?}");
+            assert!(!RelPath::is_normal(not.as_bytes()), "{not:?}");
             assert_ne!(parsed(not), Ok(not.into()));
+        }
+    }
+
+    #[test]
+    fn paths_are_as_normal_among_others_as_alone() {
+        let all = [
+            "a/b", "a/c", "a/", "a/c/d", "a//d", "a/b", "a", "a/../b", "a/c", "/a", "a/c/", "..",
+            "b",
+        ];
+        for first in all {
+            for second in all {
+                for third in all {
+                    let mut paths = NormalPaths::default();
+                    for path in [first, second, third] {
+                        let path = path.as_bytes();
+                        assert_eq!(paths.is_next(path), RelPath::is_normal(path), "{path:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_order_is_that_of_the_names(a in "[a./-]{1,20}", b in "[a./-]{1,20}") {
+            let names = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+            let expected = names(&a).cmp(&names(&b));
+            proptest::prop_assert_eq!(RelPath::order(a.as_bytes(), b.as_bytes()), expected);
         }
     }
 

@@ -6,6 +6,7 @@
 //! take three times that. A row's number is known without touching the row, which is what lets a
 //! view give inode numbers to inputs that nobody has looked up yet.
 
+mod build;
 mod layout;
 mod under;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::name::{Name, RelPath};
 
+use build::Builder;
 pub(crate) use layout::Layout;
 
 /// Permission bits of a directory that exists only because something below it is declared.
@@ -31,6 +33,32 @@ pub struct Entry {
     pub mtime: i64,
     /// What it is.
     pub kind: EntryKind,
+}
+
+/// Entries by number, wherever they lie: 300,000 that were read from a document need not be made one by
+/// one to become a tree. Paths are [normal](RelPath::is_normal).
+pub(crate) trait Entries {
+    /// Where it appears.
+    fn path(&self, at: u32) -> &[u8];
+    /// Permission bits and modification time.
+    fn attributes(&self, at: u32) -> (u16, i64);
+    /// What it is. How many subdirectories it has is not asked for.
+    fn kind(&self, at: u32) -> NodeKind<'_>;
+}
+
+impl Entries for [Entry] {
+    fn path(&self, at: u32) -> &[u8] {
+        self[at as usize].path.as_bytes()
+    }
+
+    fn attributes(&self, at: u32) -> (u16, i64) {
+        let entry = &self[at as usize];
+        (entry.mode, entry.mtime)
+    }
+
+    fn kind(&self, at: u32) -> NodeKind<'_> {
+        self[at as usize].kind.as_node()
+    }
 }
 
 /// What an [`Entry`] is.
@@ -160,19 +188,26 @@ impl Tree {
     /// [`IMPLICIT_DIRECTORY_MODE`] with the time of the first entry that needs them. An entry
     /// that is repeated exactly is taken once.
     pub fn build(entries: Vec<Entry>) -> Result<Self, TreeError> {
-        let mut order: Vec<u32> = (0..index(entries.len())?).collect();
-        order.sort_by(|&a, &b| {
-            entries[a as usize]
-                .path
-                .cmp(&entries[b as usize].path)
-                .then(a.cmp(&b))
+        let order = 0..index(entries.len())?;
+        Self::of(&entries[..], order.collect())
+    }
+
+    /// As [`Tree::build`], of some of many entries: those of these numbers, which are in the order of
+    /// declaration.
+    pub(crate) fn of<E: Entries + ?Sized>(
+        entries: &E,
+        mut numbers: Vec<u32>,
+    ) -> Result<Self, TreeError> {
+        let mtime = numbers.first().map_or(0, |&at| entries.attributes(at).1);
+        numbers.sort_by(|&a, &b| {
+            let order = RelPath::order(entries.path(a), entries.path(b));
+            order.then(a.cmp(&b))
         });
-        let mtime = entries.first().map_or(0, |entry| entry.mtime);
         Builder {
-            entries: &entries,
-            layout: Layout::new(IMPLICIT_DIRECTORY_MODE, mtime, entries.len()),
+            entries,
+            layout: Layout::new(IMPLICIT_DIRECTORY_MODE, mtime, numbers.len()),
         }
-        .build(&order)
+        .build(&numbers)
     }
 
     /// The same tree with other attributes of its root: permission bits, and the modification time
@@ -261,148 +296,8 @@ fn index(value: usize) -> Result<u32, TreeError> {
     u32::try_from(value).map_err(|_| TreeError::TooLarge)
 }
 
-struct Builder<'e> {
-    entries: &'e [Entry],
-    layout: Layout,
-}
-
-/// A directory whose children are still to be laid out: its row, the sorted entries below it,
-/// and how many bytes of their paths lead to it.
-struct Pending<'o> {
-    row: NodeIndex,
-    below: &'o [u32],
-    prefix: usize,
-}
-
-impl Builder<'_> {
-    fn build(mut self, order: &[u32]) -> Result<Tree, TreeError> {
-        let mut queue = std::collections::VecDeque::new();
-        queue.push_back(Pending {
-            row: NodeIndex::ROOT,
-            below: order,
-            prefix: 0,
-        });
-        while let Some(directory) = queue.pop_front() {
-            self.lay_out(&directory, &mut queue)?;
-        }
-        Ok(self.layout.finish())
-    }
-
-    /// Adds the rows of one directory's children and queues those that are directories.
-    fn lay_out<'o>(
-        &mut self,
-        directory: &Pending<'o>,
-        queue: &mut std::collections::VecDeque<Pending<'o>>,
-    ) -> Result<(), TreeError> {
-        let first = self.layout.len();
-        let mut rest = directory.below;
-        while let Some(&start) = rest.first() {
-            let name = self.component(start, directory.prefix);
-            let end = name.end;
-            let (group, after) = self.split_group(rest, directory.prefix, name.len());
-            let (own, below) = self.split_own(group, end)?;
-            let (row, is_directory) = self.add_row(directory.row, name, own, below)?;
-            if is_directory {
-                queue.push_back(Pending {
-                    row,
-                    below,
-                    prefix: end + 1,
-                });
-            }
-            rest = after;
-        }
-        self.layout.close(directory.row, first)
-    }
-
-    /// The name that an entry's path has at byte `prefix`.
-    fn component(&self, entry: u32, prefix: usize) -> Range<usize> {
-        let path = self.entries[entry as usize].path.as_bytes();
-        let len = path[prefix..]
-            .iter()
-            .position(|&b| b == b'/')
-            .unwrap_or(path.len() - prefix);
-        prefix..prefix + len
-    }
-
-    /// Splits the entries that share the first one's next name from those behind them.
-    fn split_group<'o>(
-        &self,
-        order: &'o [u32],
-        prefix: usize,
-        len: usize,
-    ) -> (&'o [u32], &'o [u32]) {
-        let name_of = |entry: u32| {
-            let path = self.entries[entry as usize].path.as_bytes();
-            &path[prefix..path.len().min(prefix + len + 1)]
-        };
-        let name = &name_of(order[0])[..len];
-        let same = |entry: &u32| {
-            let other = name_of(*entry);
-            other.starts_with(name) && (other.len() == len || other[len] == b'/')
-        };
-        order.split_at(order.partition_point(same))
-    }
-
-    /// Splits a group into the entry of that very path, if declared, and those below it.
-    fn split_own<'o>(
-        &self,
-        group: &'o [u32],
-        end: usize,
-    ) -> Result<(Option<u32>, &'o [u32]), TreeError> {
-        let ends_here = |entry: &u32| self.entries[*entry as usize].path.as_bytes().len() == end;
-        let (own, below) = group.split_at(group.partition_point(ends_here));
-        let Some(&first) = own.first() else {
-            return Ok((None, below));
-        };
-        let entry = &self.entries[first as usize];
-        if own
-            .iter()
-            .any(|&other| self.entries[other as usize] != *entry)
-        {
-            return Err(TreeError::Duplicate(entry.path.clone()));
-        }
-        match below.first() {
-            Some(&child) if entry.kind != EntryKind::Directory => Err(TreeError::NotADirectory {
-                path: entry.path.clone(),
-                below: self.entries[child as usize].path.clone(),
-            }),
-            _ => Ok((Some(first), below)),
-        }
-    }
-
-    /// Adds a row for a declared entry, or for a directory that is only implied by those below, and
-    /// says whether it is a directory.
-    fn add_row(
-        &mut self,
-        parent: NodeIndex,
-        name: Range<usize>,
-        own: Option<u32>,
-        below: &[u32],
-    ) -> Result<(NodeIndex, bool), TreeError> {
-        // The first entry, in the order of declaration, that needs an undeclared directory.
-        let source = own
-            .or_else(|| below.iter().copied().min())
-            .unwrap_or_default();
-        let entry = &self.entries[source as usize];
-        let directory = NodeKind::Directory { subdirectories: 0 };
-        let (mode, kind) = match own {
-            None => (IMPLICIT_DIRECTORY_MODE, directory),
-            Some(_) => (entry.mode, entry.kind.as_node()),
-        };
-        let is_directory = matches!(kind, NodeKind::Directory { .. });
-        let row = self.layout.add(&Node {
-            name: &entry.path.as_bytes()[name],
-            parent,
-            mode,
-            mtime: entry.mtime,
-            kind,
-        })?;
-        Ok((row, is_directory))
-    }
-}
-
 impl EntryKind {
-    fn as_node(&self) -> NodeKind<'_> {
+    pub(crate) fn as_node(&self) -> NodeKind<'_> {
         match self {
             Self::File { digest, size } => NodeKind::File {
                 digest: *digest,
@@ -415,7 +310,7 @@ impl EntryKind {
 }
 
 impl NodeKind<'_> {
-    fn to_entry(&self) -> EntryKind {
+    pub(crate) fn to_entry(&self) -> EntryKind {
         match *self {
             Self::File { digest, size } => EntryKind::File { digest, size },
             Self::Symlink { target } => EntryKind::Symlink {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas::directory::{self, LoadError, Root};
-use cas::manifest::{Manifest, ManifestError, Resolved};
+use cas::manifest::{Listed, ManifestError, Resolved};
 use cas::protocol::{CopyOnWrite, Registration};
 use cas::recovery::{JobState, Recovery};
 use cas::staging::StagingDirectory;
@@ -78,15 +78,15 @@ impl Registry {
 
     /// Reads a manifest, finds its blobs, and remembers the outcome by its digest.
     pub fn learn(&self, bytes: &[u8], asked: Key) -> Result<Arc<Resolved>, ManifestError> {
-        let (digest, manifest) = (Digest::of(bytes), Manifest::decode(bytes)?);
+        let (digest, manifest) = (Digest::of(bytes), Listed::read(bytes)?);
         let key = Key { digest, ..asked };
-        if let (Some(root), true) = (manifest.input_root, manifest.entries.is_empty()) {
+        if let (Some(root), true) = (manifest.input_root(), manifest.is_empty()) {
             let (digest, inputs) = (root.digest, self.stored(&root, key)?);
             self.known.insert_same_as(key, Key { digest, ..key });
             return Ok(inputs);
         }
         let load = |root: &Root| Ok(self.stored(root, key)?.tree.clone());
-        let size = self.found.at(key, &self.store, manifest.entries.len());
+        let size = self.found.at(key, &self.store, manifest.len());
         let resolved = Arc::new(manifest.resolve_with(&self.store, load, size)?);
         self.known.insert(key, resolved.clone());
         Ok(resolved)
@@ -212,6 +212,7 @@ fn random() -> Result<u64, rustix::io::Errno> {
 mod tests {
     use super::*;
     use cas::RelPath;
+    use cas::manifest::Manifest;
     use cas::tree::{Entry, EntryKind};
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use cas::error::Context;
-use cas::manifest::Manifest;
+use cas::manifest::Listed;
 use cas::owners::Owned;
 use cas::staging::StagingDirectory;
 use cas::{Digest, Error, Store, gc, recovery};
@@ -120,7 +120,7 @@ fn open(
     let manifest = read(state.as_fd(), MANIFEST)?;
     let lease = store.new_staging(gc::MOUNT)?;
     recovery::write_inputs(lease.as_fd(), &manifest)?;
-    let inputs = Manifest::decode(&manifest).and_then(|manifest| manifest.resolve(&store));
+    let inputs = Listed::read(&manifest).and_then(|manifest| manifest.resolve(&store));
     let inputs = inputs.map_err(std::io::Error::other);
     let inputs = inputs.context("use", MANIFEST)?;
     let staging = StagingDirectory::open_standing(state.as_fd(), FILES, PATIENCE)?;
