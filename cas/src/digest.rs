@@ -34,6 +34,15 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// As [`Digest::of`], by all cores if there is much to hash: by the threads of rayon's pool.
+    pub fn of_large(bytes: &[u8]) -> Self {
+        if bytes.len() as u64 <= PARALLEL_ABOVE {
+            return Self::of(bytes);
+        }
+        let mut hasher = blake3::Hasher::new();
+        Self(*hasher.update_rayon(bytes).finalize().as_bytes())
+    }
+
     /// Hashes a file from its start to its end and returns the digest and the number of bytes.
     ///
     /// A file that shrinks meanwhile is an error, and so is one that cannot be read: nothing is
@@ -192,6 +201,7 @@ mod tests {
             file.write_all(&bytes).unwrap();
             let expected = (Digest::of(&bytes), size as u64);
             assert_eq!(Digest::of_file(&file).unwrap(), expected);
+            assert_eq!(Digest::of_large(&bytes), expected.0);
         }
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! A link's blob holds its target.
 
+pub mod cache;
 mod document;
 mod resolve;
 

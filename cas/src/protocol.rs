@@ -2,7 +2,8 @@
 //!
 //! One connection is one job: it is registered by the first words and let go by the hang-up.
 //! Each packet is one small JSON document on a `SOCK_SEQPACKET` socket, with at most one
-//! descriptor. Documents of any size (manifests, reports) travel as a sealed memory file.
+//! descriptor. Documents of any size (reports, manifests) travel as a sealed memory file; a large manifest as the
+//! file that it is kept in.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -251,21 +252,38 @@ pub fn write_document(bytes: &[u8]) -> io::Result<OwnedFd> {
 
 /// Reads a document that was passed as a descriptor.
 pub fn read_document(fd: impl AsFd) -> io::Result<Vec<u8>> {
-    let mut file = File::from(fd.as_fd().try_clone_to_owned()?);
+    let file = File::from(fd.as_fd().try_clone_to_owned()?);
     // Only a memory file that can no longer shrink: anything else could block or change.
     let sealed = rustix::fs::fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
-    if !sealed.contains(SealFlags::WRITE | SealFlags::SHRINK)
-        || file.metadata()?.len() > DOCUMENT_MAX
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the attached document is not sealed, or too long",
-        ));
+    if !sealed.contains(SealFlags::WRITE | SealFlags::SHRINK) {
+        return Err(unfit("the attached document is not sealed"));
+    }
+    read_whole(file)
+}
+
+/// As [`read_document`], of a manifest, which may also be a file of the store. That could change, but
+/// the digest of what was read says what it was.
+pub fn read_manifest(fd: impl AsFd) -> io::Result<Vec<u8>> {
+    let file = File::from(fd.as_fd().try_clone_to_owned()?);
+    if !file.metadata()?.is_file() {
+        return Err(unfit("the attached manifest is not a file"));
+    }
+    read_whole(file)
+}
+
+fn read_whole(mut file: File) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    if length > DOCUMENT_MAX {
+        return Err(unfit("the attached document is too long"));
     }
     io::Seek::rewind(&mut file)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.take(DOCUMENT_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn unfit(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
@@ -313,5 +331,8 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"could change").unwrap();
         assert!(read_document(&file).is_err());
+        assert_eq!(read_manifest(&file).unwrap(), b"could change");
+        assert!(read_manifest(&a).is_err());
+        assert!(read_manifest(File::open("/dev/zero").unwrap()).is_err());
     }
 }

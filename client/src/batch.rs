@@ -13,6 +13,7 @@ use cas::record::{Level, Recording};
 
 use crate::cli::{Environment, kept_by_default};
 use crate::daemon::Daemons;
+use crate::declaration::Declaration;
 use crate::delta::DeltaDocument;
 use crate::durable;
 use crate::error::{Error, Result, say};
@@ -178,10 +179,10 @@ pub(crate) fn mean(spec: Spec, store: &Store, environment: &Environment) -> Resu
     Ok(Job {
         label,
         directory: mounts.run_directory.join(&spec.directory),
-        manifest: Manifest {
+        manifest: Declaration::from(&Manifest {
             input_root: spec.input_root,
             entries: declared(spec.visible, &here, store)?,
-        },
+        }),
         copy_on_write: spec.copy_on_write,
         mounts,
         stdin: Stdin::Open(spec.stdin.unwrap_or_else(|| "/dev/null".into())),

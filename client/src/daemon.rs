@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cas::Digest;
+use cas::Store;
 use cas::hold::{Hold, lock_within};
 use cas::protocol::{self, CopyOnWrite, Registration, Reply, Request, Status};
 use cas::record::Recording;
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred, socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
+use crate::declaration::Declaration;
 use crate::runtime::RuntimeDirectory;
 
 /// A daemon may be ending at the moment we connect. Each try starts a new one if need be.
@@ -116,20 +117,20 @@ impl Daemons {
     }
 
     /// Registers a job with the daemon of a store, and returns the name of the job's directory in the
-    /// staging area. `manifest` has the bytes that the registration names. A daemon that ends before it has answered is no failure: nothing has
-    /// happened yet, and the next one will do.
+    /// staging area. A daemon that ends before it has answered is no failure: nothing has happened yet,
+    /// and the next one will do.
     pub fn register(
         &self,
-        store: &Path,
-        manifest: &[u8],
+        store: &Store,
+        manifest: &Declaration,
         hold: &Hold,
         terms: &Terms<'_>,
     ) -> crate::error::Result<(Lease, String)> {
         let mut tries = TRIES;
         loop {
-            let mut lease = self.lease(store)?;
+            let mut lease = self.lease(store.root())?;
             tries -= 1;
-            match lease.register(manifest, hold.generation(), terms) {
+            match lease.register(manifest, store, hold.generation(), terms) {
                 Ok(staging) => return Ok((lease, staging)),
                 Err(DaemonError::Lost { .. }) if tries > 0 => {}
                 Err(error) => return Err(error.into()),
@@ -320,13 +321,14 @@ impl Lease {
     /// manifest travels only if the daemon has not seen it.
     fn register(
         &mut self,
-        manifest: &[u8],
+        manifest: &Declaration,
+        store: &Store,
         generation: u64,
         terms: &Terms<'_>,
     ) -> Result<String, DaemonError> {
         let what = "register the job";
         let registration = Registration {
-            manifest: Digest::of(manifest),
+            manifest: manifest.digest(),
             generation,
             uid: terms.user.0,
             gid: terms.user.1,
@@ -337,8 +339,8 @@ impl Lease {
         };
         let mut answer = self.ask(what, &Request::Register(registration), None)?;
         if answer.0 == Reply::SendManifest {
-            let document = protocol::write_document(manifest)
-                .map_err(|source| DaemonError::Lost { what, source })?;
+            let document = manifest.document(store);
+            let document = document.map_err(|error| DaemonError::Refused(error.to_string()))?;
             answer = self.ask(what, &Request::Manifest, Some(document.as_fd()))?;
         }
         match answer.0 {

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::cli::{DoctorArguments, Environment};
 use crate::commands::print;
 use crate::daemon::Daemons;
+use crate::declaration::Declaration;
 use crate::error::{Error, Result};
 use crate::exec::Status;
 use crate::exit_code::NO;
@@ -189,10 +190,10 @@ fn job(digest: Digest, workspace: &Path) -> Result<Job> {
     );
     Ok(Job {
         label: "doctor".into(),
-        manifest: Manifest {
+        manifest: Declaration::from(&Manifest {
             input_root: None,
             entries: vec![input],
-        },
+        }),
         copy_on_write: CopyOnWrite::Nothing,
         mounts: compile(&[view], workspace).map_err(Error::Usage)?,
         squashfuse: None,

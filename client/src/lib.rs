@@ -31,6 +31,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod daemon;
+pub mod declaration;
 pub mod delta;
 pub mod doctor;
 pub mod durable;

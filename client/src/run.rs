@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use cas::Store;
 use cas::hold::Hold;
-use cas::manifest::Manifest;
 use cas::protocol::CopyOnWrite;
 use cas::record::{Level, Recording};
 use cas::report::Report;
 
 use crate::aliases::Mounts;
 use crate::daemon::{Daemons, Lease, Terms, serve_packets};
+use crate::declaration::Declaration;
 use crate::error::{Error, Result};
 use crate::exec::{self, Ended, Status};
 use crate::mount_ops::Compiled;
@@ -25,7 +25,7 @@ use crate::{hidden, host};
 #[derive(Debug)]
 pub struct Job {
     /// What it sees.
-    pub manifest: Manifest,
+    pub manifest: Declaration,
     /// What of that it may change.
     pub copy_on_write: CopyOnWrite,
     /// What is mounted. Without a view among it, the job sees the real directories.
@@ -106,7 +106,7 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
             view: None,
         });
     }
-    let (limit, manifest) = (job.limit, job.manifest.encode());
+    let limit = job.limit;
     let terms = Terms {
         copy_on_write: &job.copy_on_write,
         user: job.user,
@@ -114,10 +114,10 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
         listing_seed: job.listing_seed,
         label: &job.label,
     };
-    let (lease, staging) = daemons.register(store.root(), &manifest, &hold, &terms)?;
-    let written = store.write_inputs(&staging, &manifest);
+    let (lease, staging) = daemons.register(store, &job.manifest, &hold, &terms)?;
+    let written = job.manifest.write_inputs(store, &staging);
     // The child is a copy of this process: what it need not carry is not carried.
-    drop((job.manifest, manifest, hold));
+    drop((job.manifest, hold));
     let is_full = job.record.level == Level::Full;
     let served = written
         .map_err(Error::from)

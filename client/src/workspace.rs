@@ -62,7 +62,7 @@ pub fn run(arguments: &RunArguments, environment: &Environment) -> Result<u8> {
     let ingested = ingest(arguments, &workspace, &wanted, &store, coarse)?;
     let declared = ingested.manifest.entries.clone();
     let writable = writable(&declared);
-    let job = job(arguments, &surroundings, &workspace, ingested.manifest)?;
+    let job = job(arguments, &surroundings, &workspace, &ingested.manifest)?;
     let keep = arguments.keep.keep_failed;
     let keep = keep.map(|time| Keeping::new(time, &job, environment, None));
     let keep = keep.transpose()?;
@@ -262,18 +262,18 @@ pub(crate) fn again(
     let workspace = std::env::current_dir().and_then(|here| here.canonicalize());
     let workspace = workspace.map_err(|e| Error::io("find", "the current directory", e))?;
     let surroundings = Surroundings::new(arguments, environment, &workspace)?;
-    job(arguments, &surroundings, &workspace, manifest)
+    job(arguments, &surroundings, &workspace, &manifest)
 }
 
 fn job(
     arguments: &RunArguments,
     surroundings: &Surroundings,
     workspace: &Path,
-    manifest: Manifest,
+    manifest: &Manifest,
 ) -> Result<Job> {
     Ok(Job {
         label: crate::batch::label(&arguments.command),
-        manifest,
+        manifest: manifest.into(),
         copy_on_write: cow::rule(workspace, &arguments.cow)?,
         mounts: surroundings.mounts.clone(),
         squashfuse: None,

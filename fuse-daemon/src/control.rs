@@ -161,7 +161,7 @@ impl Connection<'_> {
     fn learn(&mut self, document: OwnedFd) -> Result<Reply, String> {
         let registration = self.registration.as_ref();
         let key = self.key(registration.ok_or("no job is being registered")?);
-        let bytes = protocol::read_document(document).map_err(|error| error.to_string())?;
+        let bytes = protocol::read_manifest(document).map_err(|error| error.to_string())?;
         let inputs = self
             .context
             .registry

@@ -78,7 +78,7 @@ impl Registry {
 
     /// Reads a manifest, finds its blobs, and remembers the outcome by its digest.
     pub fn learn(&self, bytes: &[u8], asked: Key) -> Result<Arc<Resolved>, ManifestError> {
-        let (digest, manifest) = (Digest::of(bytes), Listed::read(bytes)?);
+        let (digest, manifest) = (Digest::of_large(bytes), Listed::read(bytes)?);
         let key = Key { digest, ..asked };
         if let (Some(root), true) = (manifest.input_root(), manifest.is_empty()) {
             let (digest, inputs) = (root.digest, self.stored(&root, key)?);

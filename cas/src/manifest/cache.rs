@@ -1,0 +1,196 @@
+//! Manifests of large jobs, kept in the store's index: written once for the daemon, which reads it
+//! there, for collectors, which find it in the staging directory by another name, and for the next job
+//! that declares the same.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+
+use crate::digest::Digest;
+use crate::error::{Context, Result};
+use crate::recovery::INPUTS;
+use crate::store::Store;
+
+/// Manifests below this size, in bytes, are sooner written twice than kept: 10,000 inputs or so.
+pub const WORTH_IT: usize = 1 << 20;
+
+/// The most bytes that are kept in all, 3 million inputs or so, and in how many files.
+const BYTES_MAX: u64 = 256 << 20;
+const FILES_MAX: usize = 64;
+
+const PLACE: &str = "index/manifests";
+
+/// The directory `index/manifests` of a store. All in it may be deleted at any time.
+#[derive(Debug)]
+pub struct Cache(OwnedFd);
+
+impl Cache {
+    /// That of the store at `root`, if it has one.
+    pub fn at(root: &Path) -> Option<Self> {
+        Self::open(&root.join(PLACE)).ok()
+    }
+
+    /// That of a store; made if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made or opened. A job can do without.
+    pub fn of(store: &Store) -> Result<Self> {
+        let path = store.root().join(PLACE);
+        if let Ok(cache) = Self::open(&path) {
+            return Ok(cache);
+        }
+        std::fs::create_dir_all(&path).context("create the directory", &path)?;
+        Self::open(&path).context("open the directory", &path)
+    }
+
+    fn open(path: &Path) -> rustix::io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, path, flags, Mode::empty()).map(Self)
+    }
+
+    /// A manifest that was kept, if it still is and has so many bytes.
+    pub fn find(&self, manifest: Digest, size: u64) -> Option<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let found = rustix::fs::openat(&self.0, name(manifest), flags, Mode::empty());
+        let file = File::from(found.ok()?);
+        let is = file.metadata().ok()?;
+        (is.is_file() && is.len() == size).then_some(file)
+    }
+
+    /// Keeps the bytes of a manifest, and lets go of the oldest if there are too many.
+    ///
+    /// # Errors
+    /// The disk is full, or may not be written to. A job can do without.
+    pub fn keep(&self, manifest: Digest, bytes: &[u8]) -> Result<File> {
+        if let Some(file) = self.find(manifest, bytes.len() as u64) {
+            return Ok(file);
+        }
+        let name = name(manifest);
+        let new = format!("{name}.{}", std::process::id());
+        self.make_room(bytes.len() as u64);
+        let what = "keep a manifest in the index";
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(&self.0, &new, flags, mode).context(what, &new)?;
+        let mut file = File::from(file);
+        let written = file.write_all(bytes).context(what, &new);
+        let renamed = written.and_then(|()| {
+            rustix::fs::renameat(&self.0, &new, &self.0, &name).context(what, &name)
+        });
+        if renamed.is_err() {
+            let _ = rustix::fs::unlinkat(&self.0, &new, AtFlags::empty());
+        }
+        renamed.map(|()| file)
+    }
+
+    /// Says in a staging directory what its owner uses, as [`Store::write_inputs`] does, of a manifest
+    /// that is kept: by a further name of the file, which stays when it is kept no more.
+    ///
+    /// # Errors
+    /// It is not kept any more; or the file system refuses, a link too many for example.
+    pub fn link_inputs(&self, manifest: Digest, store: &Store, staging: &str) -> Result<()> {
+        let to = format!("{staging}/{INPUTS}");
+        let (from, flags) = (name(manifest), AtFlags::empty());
+        rustix::fs::linkat(&self.0, from, store.staging(), &to, flags)
+            .context("say what the job uses in", to)
+    }
+
+    /// Forgets a manifest.
+    pub fn remove(&self, manifest: Digest) {
+        let _ = rustix::fs::unlinkat(&self.0, name(manifest), AtFlags::empty());
+    }
+
+    /// Removes the oldest until there is room for one more file of some size. What cannot be examined
+    /// is not counted.
+    fn make_room(&self, size: u64) {
+        let Ok(entries) = Dir::read_from(&self.0) else {
+            return;
+        };
+        let files = entries.filter_map(|entry| {
+            let name = entry.ok()?.file_name().to_owned();
+            let is = rustix::fs::statat(&self.0, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let is_file = FileType::from_raw_mode(is.st_mode).is_file();
+            is_file.then_some((is.st_mtime, is.st_mtime_nsec, name, is.st_size as u64))
+        });
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        let mut bytes = size + files.iter().map(|file| file.3).sum::<u64>();
+        let mut count = files.len() + 1;
+        for (_, _, name, size) in files {
+            if bytes <= BYTES_MAX && count <= FILES_MAX {
+                break;
+            }
+            let _ = rustix::fs::unlinkat(&self.0, name, AtFlags::empty());
+            (bytes, count) = (bytes - size, count - 1);
+        }
+    }
+}
+
+fn name(manifest: Digest) -> String {
+    manifest.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Store, Cache) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        assert!(Cache::at(root.path()).is_none());
+        let cache = Cache::of(&store).unwrap();
+        (root, store, cache)
+    }
+
+    fn names(cache: &Cache) -> usize {
+        let entries = Dir::read_from(&cache.0)
+            .unwrap()
+            .map(|entry| entry.unwrap());
+        entries
+            .filter(|entry| !entry.file_name().to_bytes().starts_with(b"."))
+            .count()
+    }
+
+    #[test]
+    fn what_is_kept_is_found_unless_it_was_cut() {
+        let (root, store, cache) = cache();
+        let digest = Digest::of(b"words");
+        assert!(cache.find(digest, 5).is_none());
+        cache.keep(digest, b"words").unwrap();
+        cache.keep(digest, b"words").unwrap();
+        assert_eq!(names(&cache), 1);
+        assert!(cache.find(digest, 5).is_some());
+        assert!(cache.find(digest, 4).is_none());
+        let staging = store.new_staging("test").unwrap();
+        let directory = std::fs::read_dir(root.path().join("staging")).unwrap();
+        let directory = directory.map(|entry| entry.unwrap()).next().unwrap();
+        let place = directory.file_name().into_string().unwrap();
+        cache.link_inputs(digest, &store, &place).unwrap();
+        cache.remove(digest);
+        assert!(Cache::at(root.path()).unwrap().find(digest, 5).is_none());
+        let linked = std::fs::read(directory.path().join("inputs")).unwrap();
+        assert_eq!(linked, b"words");
+        drop(staging);
+        assert!(cache.link_inputs(digest, &store, &place).is_err());
+    }
+
+    #[test]
+    fn the_oldest_goes_when_there_are_too_many() {
+        let (_root, _store, cache) = cache();
+        let digest = |i: usize| Digest::of(&i.to_le_bytes());
+        for i in 0..FILES_MAX + 3 {
+            cache.keep(digest(i), b"x").unwrap();
+            let file = cache.find(digest(i), 1).unwrap();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(i as u64);
+            file.set_modified(time).unwrap();
+        }
+        assert_eq!(names(&cache), FILES_MAX);
+        assert!(cache.find(digest(2), 1).is_none());
+        assert!(cache.find(digest(3), 1).is_some());
+        cache.make_room(BYTES_MAX);
+        assert_eq!(names(&cache), 0);
+    }
+}
