@@ -23,6 +23,11 @@ fn has_escape(text: &str) -> bool {
     text.as_bytes().contains(&FIRST_BYTE) && text.contains(is_escape)
 }
 
+/// Whether bytes of UTF-8 stand for themselves, which is quickly seen of most.
+pub fn is_plain(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || !bytes.contains(&FIRST_BYTE)
+}
+
 /// The string that stands for a file name, a path or a link target in every document.
 pub fn encode(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {

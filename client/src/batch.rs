@@ -28,10 +28,11 @@ use crate::pending::Pending;
 use crate::record::Told;
 use crate::result::{self, Isolation, ResultDocument, SandboxFailure, Usage};
 use crate::run::{self, Finished, FinishedView, Job};
+use crate::runtime::RuntimeDirectory;
 use crate::sandbox::SignalHold;
 use crate::sandbox::plan::Stdin;
 use crate::shell;
-use crate::spec::{Input, Spec};
+use crate::spec::{Input, Seen, Spec};
 use crate::trial;
 
 /// Runs the job of a spec and returns the exit code. A failure that is not the job's goes into the
@@ -54,7 +55,7 @@ fn attempt(
     environment: &Environment,
     result: &mut Option<Pending>,
 ) -> Result<u8> {
-    let (spec, text) = trial::read_spec(&arguments.params)?;
+    let (spec, declaration, text) = read(&arguments.params, environment)?;
     let spec = override_spec(spec, arguments);
     let keep = spec.keep_failed;
     let durable = spec.durable || arguments.durable;
@@ -70,7 +71,10 @@ fn attempt(
         changes: spec.copy_on_write.is_anything(),
         input_root: spec.input_root,
     };
-    let mut job = mean(spec, &store, environment)?;
+    let mut job = match declaration {
+        Some(declaration) => mean_on(spec, environment, |_| Ok(declaration))?,
+        None => mean(spec, &store, environment)?,
+    };
     if arguments.interactive {
         job.stdin = Stdin::Inherit;
     }
@@ -80,8 +84,12 @@ fn attempt(
         let _ = writeln!(std::io::stderr(), "{hint}");
     }
     let command = job.command[0].clone();
-    let keep = keep.map(|time| Keeping::new(time, &job, environment, Some(text)));
+    let keep = keep.map(|time| {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Keeping::new(time, &job, environment, Some(text))
+    });
     let keep = keep.transpose()?;
+    drop(text);
     // From here on a signal to stop ends the job and not us, so that nothing is left behind. Whoever
     // stops a job asks for it more than once, and wants no result of half of it.
     let signals = SignalHold::new();
@@ -115,6 +123,27 @@ fn attempt(
     }
     signals.keep();
     Ok(code)
+}
+
+/// Reads a spec, and its text. If it is quickly read, or was read before, its inputs are declared and not
+/// part of it.
+fn read(path: &Path, environment: &Environment) -> Result<(Spec, Option<Declaration>, Vec<u8>)> {
+    let text = trial::read_bytes(path)?;
+    let seen = Seen::new(&text, || RuntimeDirectory::find(environment).ok());
+    if let Some((spec, declaration)) = seen.as_ref().and_then(|seen| seen.read(&text)) {
+        return Ok((spec, Some(declaration), text));
+    }
+    let plain = std::str::from_utf8(&text).ok().and_then(Spec::parse_plain);
+    let Some(plain) = plain else {
+        let (spec, _) = trial::spec_of(path, &text)?;
+        return Ok((spec, None, text));
+    };
+    let (size, length) = (plain.manifest.len() as u64, plain.length);
+    let declaration = Declaration::new(plain.manifest);
+    if let Some(seen) = seen {
+        seen.remember(length, &declaration, size);
+    }
+    Ok((plain.spec, Some(declaration), text))
 }
 
 /// What the command line says beats what the spec says.
@@ -165,7 +194,24 @@ fn disposal(spec: &Spec) -> Disposal {
 }
 
 /// The job of a spec.
-pub(crate) fn mean(spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
+pub(crate) fn mean(mut spec: Spec, store: &Store, environment: &Environment) -> Result<Job> {
+    let (visible, input_root) = (std::mem::take(&mut spec.visible), spec.input_root);
+    mean_on(spec, environment, |here| {
+        let entries = declared(visible, here, store)?;
+        let manifest = Manifest {
+            input_root,
+            entries,
+        };
+        Ok(Declaration::from(&manifest))
+    })
+}
+
+/// The job of a spec, on inputs that are declared when the rest makes sense.
+fn mean_on(
+    spec: Spec,
+    environment: &Environment,
+    manifest: impl FnOnce(&Path) -> Result<Declaration>,
+) -> Result<Job> {
     let here = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
     let path = environment.variables.get(std::ffi::OsStr::new("PATH"));
     let expanded = images::expand(spec.mount_ops, &here, path.map(OsString::as_os_str))?;
@@ -179,10 +225,7 @@ pub(crate) fn mean(spec: Spec, store: &Store, environment: &Environment) -> Resu
     Ok(Job {
         label,
         directory: mounts.run_directory.join(&spec.directory),
-        manifest: Declaration::from(&Manifest {
-            input_root: spec.input_root,
-            entries: declared(spec.visible, &here, store)?,
-        }),
+        manifest: manifest(&here)?,
         copy_on_write: spec.copy_on_write,
         mounts,
         stdin: Stdin::Open(spec.stdin.unwrap_or_else(|| "/dev/null".into())),

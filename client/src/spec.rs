@@ -3,7 +3,12 @@
 pub mod changeable;
 mod first_wins;
 pub mod learned;
+mod plain;
+mod seen;
 mod visible;
+
+pub use plain::Plain;
+pub use seen::Seen;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -86,11 +91,11 @@ pub enum Input {
 /// A spec, as typed. Unknown keys are accepted: callers write notes for others into it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct Document {
+struct Document<V> {
     command: Vec<String>,
     environment: Vec<String>,
     input_root: Option<String>,
-    visible: Vec<Meant>,
+    visible: V,
     inputs: InputsChoice,
     copy_on_write: Vec<String>,
     cas_dir: String,
@@ -114,13 +119,13 @@ struct Document {
     label: Option<serde_json::Value>,
 }
 
-impl Default for Document {
+impl<V: Default> Default for Document<V> {
     fn default() -> Self {
         Self {
             command: Vec::new(),
             environment: Vec::new(),
             input_root: None,
-            visible: Vec::new(),
+            visible: V::default(),
             inputs: InputsChoice::default(),
             copy_on_write: Vec::new(),
             cas_dir: DEFAULT_STORE.into(),
@@ -207,13 +212,20 @@ enum Id {
 impl Spec {
     /// Reads a spec. The message of a refusal names the key.
     pub fn parse(text: &str) -> Result<Self, String> {
-        parse_document(text)?.mean()
+        parse_document(text)?.mean_all()
+    }
+
+    /// As [`Spec::parse`], of a spec that is quickly read: its declared inputs are a manifest, and not in
+    /// `visible`. `None` of any other, be it for a mistake, for inputs that are known by name or for an
+    /// unusual form.
+    pub fn parse_plain(text: &str) -> Option<Plain> {
+        plain::read(text)
     }
 }
 
 /// Strict JSON is read directly. Anything else, be it JSON5, a repeated key or a mistake, goes the
 /// slow way, which also knows where a mistake is.
-fn parse_document(text: &str) -> Result<Document, String> {
+fn parse_document(text: &str) -> Result<Document<Vec<Meant>>, String> {
     match serde_json::from_str(text) {
         Ok(document) => Ok(document),
         Err(_) => parse_slowly(text),
@@ -232,8 +244,21 @@ fn parse_slowly<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     })
 }
 
-impl Document {
-    fn mean(self) -> Result<Spec, String> {
+impl Document<Vec<Meant>> {
+    fn mean_all(mut self) -> Result<Spec, String> {
+        let visible = std::mem::take(&mut self.visible);
+        let visible = visible.into_iter().enumerate();
+        let meant = |(i, Meant(entry)): (usize, Meant)| {
+            entry.map_err(|problem| format!("visible[{i}]: {problem}"))
+        };
+        let visible = || visible.map(meant).collect();
+        self.mean(visible)
+    }
+}
+
+impl<V> Document<V> {
+    /// What all but `visible` means, and what that means in its place: the first mistake is told.
+    fn mean(self, visible: impl FnOnce() -> Result<Vec<Input>, String>) -> Result<Spec, String> {
         if self.staging == StagingChoice::Discard && !self.adopt {
             return Err("adopt: with staging 'discard' the outputs would be lost".into());
         }
@@ -241,10 +266,6 @@ impl Document {
             return Err("command: no command was provided".into());
         }
         let limit = timeout(self.command_timeout.as_ref())?;
-        let visible = self.visible.into_iter().enumerate();
-        let meant = |(i, Meant(entry)): (usize, Meant)| {
-            entry.map_err(|problem| format!("visible[{i}]: {problem}"))
-        };
         Ok(Spec {
             command: self.command.iter().map(|text| os_string(text)).collect(),
             environment: self
@@ -253,7 +274,7 @@ impl Document {
                 .map(|text| os_string(text))
                 .collect(),
             input_root: input_root(self.input_root.as_deref())?,
-            visible: visible.map(meant).collect::<Result<_, String>>()?,
+            visible: visible()?,
             copy_on_write: changeable::mean(self.inputs, &self.copy_on_write)?,
             store: os_string(&self.cas_dir).into(),
             directory: os_string(&self.directory).into(),

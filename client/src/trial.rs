@@ -120,13 +120,25 @@ impl Trial {
 /// # Errors
 /// It cannot be read, or makes no sense.
 pub fn read_spec(path: &Path) -> Result<(Spec, String)> {
-    let wrong = |message: String| Error::Spec {
-        path: path.into(),
-        message,
-    };
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
-    let spec = Spec::parse(&text).map_err(wrong)?;
+    spec_of(path, &read_bytes(path)?)
+}
+
+/// The bytes of a spec: they may come from a pipe, and be read only once.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| wrong(path, format!("cannot be read: {error}")))
+}
+
+/// The spec that is in a file, by the bytes of that, and its text.
+pub(crate) fn spec_of(path: &Path, bytes: &[u8]) -> Result<(Spec, String)> {
+    let text = std::io::read_to_string(bytes);
+    let text = text.map_err(|error| wrong(path, format!("cannot be read: {error}")))?;
+    let spec = Spec::parse(&text).map_err(|message| wrong(path, message))?;
     Ok((spec, text))
+}
+
+fn wrong(path: &Path, message: String) -> Error {
+    let path = path.into();
+    Error::Spec { path, message }
 }
 
 /// Sets variables in an environment.

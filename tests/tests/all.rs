@@ -23,6 +23,7 @@ mod input_root;
 mod jobs;
 mod kept;
 mod key;
+mod large_spec;
 mod learn;
 mod lifecycle;
 mod mount;

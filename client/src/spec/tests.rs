@@ -225,3 +225,143 @@ fn limits_are_numbers_or_pairs() {
         assert!(refusal(limits).starts_with(message), "{}", refusal(limits));
     }
 }
+
+/// What a plain spec means, both ways.
+#[track_caller]
+fn assert_plain(text: &str) {
+    let Plain { spec, manifest, .. } = Spec::parse_plain(text).expect("plain");
+    let expected = Spec::parse(text).expect("a spec");
+    let declared = expected.visible.iter().map(|input| match input {
+        Input::Declared(declared) => declared.clone(),
+        Input::Named(path) => panic!("{path} is known by name"),
+    });
+    let declared: Vec<_> = declared.collect();
+    let entries = cas::manifest::Manifest::decode(&manifest).unwrap().entries;
+    assert_eq!(entries, declared, "{text}");
+    let rest = Spec {
+        visible: Vec::new(),
+        ..expected
+    };
+    assert_eq!(format!("{spec:?}"), format!("{rest:?}"));
+}
+
+/// One input, with these keys in place of its own or besides.
+fn plain_with(keys: &str) -> String {
+    format!(
+        r#"{{"note":{{"n":["],}}",1]}},"command":["true"],"visible":[{{{keys}}}],"label":"visible"}}"#
+    )
+}
+
+#[test]
+fn a_plain_spec_means_the_same_read_quickly() {
+    let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+    assert_plain(r#"{"command":["true"],"visible":[]}"#);
+    assert_plain("{\"visible\" : [ ] ,\n\"command\":[\"a\\u0062\"]}");
+    for keys in [
+        r#""path":"a/b.c","type":"file","mode":420,"mtime":-5,"hash":"HASH""#,
+        r#""hash":"HASH","path":"ä/日本"  , "mtime" : -1700000000000000000,"mode":0,"type":"symlink""#,
+        r#""path":"d","type":"directory","mode":4294967295,"mtime":9223372036854775807"#,
+        r#""path":"d","type":"directory","mode":1,"mtime":1,"hash":"none""#,
+        r#""path":"a","hash":"HASH""#,
+        r#""path":"a","hash":"HASH"},{"path":"b/c","hash":"HASH"},{"path":"b/d","hash":"HASH""#,
+    ] {
+        assert_plain(&plain_with(&keys.replace("HASH", hash)));
+    }
+}
+
+#[test]
+fn what_is_not_plain_is_left_to_the_ordinary_way() {
+    let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+    let entry =
+        r#""path":"a","type":"file","mode":420,"mtime":5,"hash":"HASH""#.replace("HASH", hash);
+    assert_plain(&plain_with(&entry));
+    for (from, to) in [
+        (r#""a""#, r#""""#),
+        (r#""a""#, r#""/a""#),
+        (r#""a""#, r#""./a""#),
+        (r#""a""#, r#""a/..""#),
+        (r#""a""#, r#""\u0061""#),
+        (r#""a""#, "\"a\tb\""),
+        (r#""a""#, "\"\u{10FE80}\""),
+        (r#""a""#, "1"),
+        ("420", "-1"),
+        ("420", "0420"),
+        ("420", "420.0"),
+        ("420", "4294967296"),
+        ("420", "\"420\""),
+        (":5", ":-0"),
+        (":5", ":5e3"),
+        (":5", ":9223372036854775808"),
+        (":5", ":"),
+        (r#","mtime":5"#, ""),
+        (r#""file""#, r#""pipe""#),
+        (r#""file","#, r#""file","type":"file","#),
+        (r#""file","#, r#""file","writable":true,"#),
+        (r#""file","#, r#""file","other":1,"#),
+        (r#""file","#, r#""file",,"#),
+        ("af13", "xf13"),
+        (&format!("\"{hash}\""), "\"af13\""),
+        (&format!(":\"{hash}\""), ":null"),
+        ("[{", "["),
+        ("[{", "[[{"),
+        ("}]", "},]"),
+        ("}]", "}}]"),
+        ("}]", "},\"b\"]"),
+        ("\"visible\"", "visible"),
+        ("\"visible\"", "\"visible\":[],\"visible\""),
+        ("\"visible\"", "\"\\u0076isible\":[],\"visible\""),
+        ("\"visible\"", "\"note\":0,\"not visible\""),
+        ("\"command\"", "\"x\":{\"visible\":[]},\"command\""),
+        ("\"true\"", ""),
+        ("\"label\":\"visible\"}", "\"label\":\"visible\"}}"),
+        ("\"label\"", "/* */ \"label\""),
+        ("\"label\":", "\"input-root\":\"HASH\",\"label\":"),
+    ] {
+        let text = plain_with(&entry).replacen(from, &to.replace("HASH", hash), 1);
+        assert_ne!(text, plain_with(&entry), "{from:?} is not there");
+        assert!(Spec::parse_plain(&text).is_none(), "{text}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever is done to the bytes of a plain spec: what is read quickly is read the same slowly.
+    #[test]
+    fn what_is_read_quickly_is_read_the_same(
+        edits in proptest::collection::vec((0..400usize, 0..3u8, "[\\[\\]{}\",:0-9a\\\\ ./-]|visible"), 0..3),
+    ) {
+        let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+        let keys = r#""path":"a/b","type":"file","mode":420,"mtime":5,"hash":"HASH"},
+            {"path":"a/c","hash":"HASH"},{"path":"d","type":"directory","mode":1,"mtime":-1"#;
+        let mut text = plain_with(&keys.replace("HASH", hash));
+        for (at, length, new) in edits {
+            let at = at % text.len();
+            let end = (at + usize::from(length)).min(text.len());
+            text.replace_range(at..end, &new);
+        }
+        if Spec::parse_plain(&text).is_some() {
+            assert_plain(&text);
+        }
+    }
+}
+
+/// So long that two threads read it, and where the second begins is a guess.
+#[test]
+fn a_long_plain_spec_means_the_same_read_quickly() {
+    let long = |path: &dyn Fn(usize) -> String, behind: &str| {
+        let input = |i| format!(r#"{{"path":"{}","hash":"{HASH}"}}"#, path(i));
+        let inputs: Vec<_> = (0..12_000).map(input).collect();
+        let inputs = inputs.join(",\n");
+        format!(r#"{{"command":["true"],"visible":[{inputs}],"note":"{behind}"}}"#)
+    };
+    let plain = long(&|i| format!("directory/{i}"), "");
+    assert_plain(&plain);
+    // In the middle of a string, and behind the list.
+    assert_plain(&long(&|i| format!("directory/}},{{/{i}"), ""));
+    let much = "},".repeat(1 << 20);
+    assert_plain(&long(&|i| format!("directory/{i}"), &much));
+    for wrong in ["directory/100", "directory/11900"] {
+        assert!(Spec::parse_plain(&plain.replace(wrong, "../x")).is_none());
+        let wrong = format!("{wrong}\"");
+        assert!(Spec::parse_plain(&plain.replace(&wrong, "x\",")).is_none());
+    }
+}
