@@ -10,6 +10,7 @@
 //!   staging/<job>/manifest.json   what those are, until the result says it
 //!   staging/<job>/inputs     the manifest of a job that runs, for garbage collectors
 //!   index/<workspace>        what was hashed before, by device, inode, size and times
+//!   index/manifests/<hash>   the inputs of large jobs
 //!   pins/<name>              files that name blobs to be kept, or links to such files
 //!   wakebox-store            says that the store is wakebox's own, and may be collected
 //!   generation               how often blobs were removed

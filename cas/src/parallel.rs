@@ -28,6 +28,15 @@ pub fn map<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Send + Sy
     }
 }
 
+/// Applies a function to the numbers from 0 on, in parallel if there are many, and keeps their order.
+pub fn map_numbers<R: Send>(count: usize, function: impl Fn(usize) -> R + Send + Sync) -> Vec<R> {
+    if count < WORTH_IT {
+        (0..count).map(function).collect()
+    } else {
+        (0..count).into_par_iter().map(function).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +49,8 @@ mod tests {
                 map(&items, |item| item * 2),
                 items.iter().map(|i| i * 2).collect::<Vec<_>>()
             );
+            let twice: Vec<_> = items.iter().map(|i| i * 2).collect();
+            assert_eq!(map_numbers(count, |i| i * 2), twice);
             assert_eq!(
                 try_map(&items, |&item| Ok::<_, ()>(item)),
                 Ok(items.clone())

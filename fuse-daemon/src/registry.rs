@@ -86,8 +86,11 @@ impl Registry {
             return Ok(inputs);
         }
         let load = |root: &Root| Ok(self.stored(root, key)?.tree.clone());
-        let size = self.found.at(key, &self.store, manifest.len());
-        let resolved = Arc::new(manifest.resolve_with(&self.store, load, size)?);
+        let finder = self.found.at(key, &self.store, manifest.len());
+        let size = |at, digest| finder.size(at, digest);
+        let (resolved, sizes) = manifest.resolve_with(&self.store, load, size)?;
+        finder.remember(&manifest, &sizes);
+        let resolved = Arc::new(resolved);
         self.known.insert(key, resolved.clone());
         Ok(resolved)
     }

@@ -25,22 +25,24 @@ impl Listed<'_> {
             directory::check(&tree, store)?;
             Ok(tree)
         };
-        self.resolve_with(store, load, |digest| claim(store, digest))
+        let resolved = self.resolve_with(store, load, |_, digest| claim(store, digest));
+        resolved.map(|(resolved, _)| resolved)
     }
 
     /// As [`Listed::resolve`], with the tree of the input root from somebody who may have it
-    /// already, and the sizes of blobs from somebody who may know them. A manifest that declares
-    /// nothing but an input root shares its tree.
+    /// already, and the sizes of blobs from somebody who may know them, by the numbers of entries and
+    /// the blobs' digests. Gives the sizes, too, one for each entry, 0 for a directory. A manifest that
+    /// declares nothing but an input root shares its tree.
     pub fn resolve_with(
         &self,
         store: &Store,
         load: impl FnOnce(&Root) -> Result<Tree, LoadError>,
-        size: impl Fn(Digest) -> Result<u64, Error> + Send + Sync,
-    ) -> Result<Resolved, ManifestError> {
+        size: impl Fn(usize, Digest) -> Result<u64, Error> + Send + Sync,
+    ) -> Result<(Resolved, Vec<u64>), ManifestError> {
         let base = self.input_root().as_ref().map(load).transpose()?;
         if let (Some(tree), true) = (&base, self.is_empty()) {
             let (tree, writable) = (tree.clone(), Vec::new());
-            return Ok(Resolved { tree, writable });
+            return Ok((Resolved { tree, writable }, Vec::new()));
         }
         let found = Found::find(self, store, size)?;
         let (in_tree, writable) = found.split();
@@ -52,7 +54,7 @@ impl Listed<'_> {
                 base.under(entries.chain(parents).collect(), &writable)?
             }
         };
-        Ok(Resolved { tree, writable })
+        Ok((Resolved { tree, writable }, found.sizes))
     }
 
     /// Writable files are no part of the tree, but the directories that they lie in are. One that is
@@ -100,7 +102,8 @@ impl Row<'_> {
         matches!(self.kind, DeclaredKind::WritableFile(_))
     }
 
-    fn blob(&self) -> Option<Digest> {
+    /// The blob of what is no directory.
+    pub fn blob(&self) -> Option<Digest> {
         match self.kind {
             DeclaredKind::File(digest)
             | DeclaredKind::WritableFile(digest)
@@ -148,28 +151,28 @@ impl<'m> Found<'m> {
     fn find(
         listed: &'m Listed<'m>,
         store: &Store,
-        size: impl Fn(Digest) -> Result<u64, Error> + Send + Sync,
+        size: impl Fn(usize, Digest) -> Result<u64, Error> + Send + Sync,
     ) -> Result<Self, ManifestError> {
         let failures = Failures::default();
         let targets = Mutex::new(HashMap::new());
-        let find = |start: u32| {
+        let find = |at: usize, start: u32| {
             let row = listed.row(start);
             let Some(digest) = row.blob() else {
                 return Ok(0);
             };
-            let size = size(digest).map_err(|error| row.blob_error(error))?;
+            let size = size(at, digest).map_err(|error| row.blob_error(error))?;
             if matches!(row.kind, DeclaredKind::Symlink(_)) {
                 let target = row.target(digest, size, store)?;
                 lock(&targets).insert(start, target);
             }
             Ok(size)
         };
-        let sizes = parallel::map(listed.starts(), |&start| match find(start) {
-            Ok(size) => size,
-            Err(error) => {
+        let sizes = parallel::map_numbers(listed.len(), |at| {
+            let start = listed.starts()[at];
+            find(at, start).unwrap_or_else(|error| {
                 lock(&failures.0).push((start, error));
                 0
-            }
+            })
         });
         failures.into_result()?;
         Ok(Self {

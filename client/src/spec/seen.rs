@@ -1,5 +1,5 @@
-//! Lists of inputs that were read before. To know 17 MB of JSON again takes a hash of them, a quarter of
-//! the time that it takes to read them; and the manifest that they became has been kept.
+//! Lists of inputs that were read before. To know 17 MB of JSON again takes a hash of them, and the
+//! manifest that they became has been kept: 15 ms of processor time for a call with 100,000, not 45.
 //!
 //! What is hashed is the text from the list of inputs to the end, because where the list ends is not
 //! known before: jobs that differ in what comes first, their commands mostly, know each other's lists.
