@@ -187,7 +187,7 @@ impl State {
 /// Serves a job on a mounted `/dev/fuse`. Returns when the kernel's first request, which
 /// negotiates, has been answered; the rest is done by new threads, which end with the mount.
 ///
-/// `processes` is the `/proc` of the job, if its callers are to be [followed](super::placement).
+/// `processes` is the `/proc` of the job, if its callers are to be followed from CPU to CPU.
 ///
 /// `passthrough` allows the kernel to open backing files itself. Only for a store whose blobs are
 /// reached through a read-only mount: the kernel opens them with the job's flags.
