@@ -9,9 +9,10 @@ use crate::sandbox::plan::Step;
 /// Every path under which the secrets can be reached once the steps are carried out: in the new
 /// root, if there is one, else in the old. Binds show them again, and binds of binds.
 ///
-/// A path too many is hidden rather than one too few: later mounts may cover some.
+/// A path too many is hidden rather than one too few: later mounts may cover some. The secrets are
+/// [`real`] paths.
 pub fn aliases(steps: &[Step], secrets: &[PathBuf]) -> Vec<PathBuf> {
-    let mut outside: Vec<PathBuf> = secrets.iter().map(|path| real(path)).collect();
+    let mut outside = secrets.to_vec();
     let mut inside: Option<Vec<PathBuf>> = None;
     for step in steps {
         if begins_root(step) {
@@ -55,12 +56,12 @@ fn begins_root(step: &Step) -> bool {
     }
 }
 
-/// A bind of a part of a secret, which could not be hidden without hiding the bind.
+/// A bind of a part of a secret, which could not be hidden without hiding the bind. The secrets are
+/// [`real`] paths.
 ///
 /// What the caller has made in the staging area is no secret: it is the caller's, and there
 /// because outputs are taken over by rename.
 pub fn revealing<'a>(steps: &'a [Step], secrets: &[PathBuf]) -> Option<&'a Path> {
-    let secrets: Vec<PathBuf> = secrets.iter().map(|path| real(path)).collect();
     steps.iter().find_map(|step| match step {
         Step::Bind { source, .. } => {
             let place = real(source);

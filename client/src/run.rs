@@ -142,10 +142,11 @@ pub fn run(job: Job, store: &Store, daemons: &Daemons, hold: Hold) -> Result<Fin
 /// The store and the directories of sockets, under every name that they have on the host.
 fn secrets(store: &Store, daemons: &Daemons, mounts: &Mounts) -> Vec<PathBuf> {
     let sockets = daemons.runtime.candidates().iter().cloned();
-    let mut secrets: Vec<_> = sockets.chain([store.root().to_owned()]).collect();
-    let known: Vec<_> = secrets.iter().map(|path| hidden::real(path)).collect();
-    let aliases = known.iter().flat_map(|path| mounts.aliases(path));
-    secrets.extend(aliases.map(|alias| alias.path));
+    let known = sockets.chain([store.root().to_owned()]);
+    let mut secrets: Vec<_> = known.map(|path| hidden::real(&path)).collect();
+    let aliases = secrets.iter().flat_map(|path| mounts.aliases(path));
+    let aliases: Vec<_> = aliases.map(|alias| alias.path).collect();
+    secrets.extend(aliases);
     secrets
 }
 

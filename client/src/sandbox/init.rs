@@ -1,6 +1,6 @@
 //! The first process of a sandbox: process 1 of the job's pid namespace.
 //!
-//! It sets the sandbox up, forks the command and waits for it. When it ends, the kernel
+//! It sets the sandbox up, starts the command and waits for it. When it ends, the kernel
 //! kills whatever is left in the namespace and lets its parent, the client, see its end only
 //! when all of them are gone (`zap_pid_ns_processes`).
 
@@ -20,8 +20,8 @@ use rustix::stdio::stderr;
 use rustix::system::{setdomainname, sethostname};
 
 use super::apply::{
-    SignalSet, close_all_but, close_standard, fork, kill_all_others, open_signals, raise_loopback,
-    reap, reap_ended, unshare_user,
+    SignalSet, close_all_but, close_standard, kill_all_others, open_signals, raise_loopback, reap,
+    reap_ended, unshare_user, vfork,
 };
 use super::mounts::Root;
 use super::prepare::{Action, IdMaps, Prepared};
@@ -250,7 +250,7 @@ fn run_command(prepared: &Prepared<'_>, ends: &Ends) -> Result<(), Failure> {
         return Ok(());
     }
     let children = open_signals(&[libc::SIGCHLD]).at(Stage::WatchChildren)?;
-    let main = fork(|| command::run(&prepared.command, ends.report.as_fd())).at(Stage::Fork)?;
+    let main = vfork(|| command::run(&prepared.command, ends.report.as_fd())).at(Stage::Fork)?;
     // So that a pipe the client's caller reads from ends with the job's last holder of it.
     close_standard().at(Stage::MarkDescriptors)?;
     loop {

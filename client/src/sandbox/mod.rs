@@ -1,7 +1,7 @@
 //! The sandbox of one job: what it shall be, and how it comes to be.
 //!
 //! ```text
-//! client --clone(user, mount, pid namespace)--> init --fork--> command
+//! client --clone(user, mount, pid namespace)--> init --vfork--> command
 //! ```
 //!
 //! * [`plan`] says everything that is to be done, as a pure value that has been checked.

@@ -16,7 +16,7 @@ use rustix::process::Pid;
 use rustix::stdio::dup2_stdin;
 use rustix::thread::set_no_new_privs;
 
-use super::apply::{close_all_on_exec, default_signals, execute, fork, reap};
+use super::apply::{close_all_on_exec, default_signals, execute, reap, vfork};
 use super::command::{CANNOT_RUN, NOT_FOUND, drop_capabilities, is_missing};
 use super::prepare::Image;
 use super::report::{At, Failure, Stage};
@@ -37,7 +37,7 @@ pub(super) fn mount(image: &Image) -> Result<OwnedFd, Failure> {
             | MountAttrFlags::MOUNT_ATTR_NODEV,
     };
     let detached = make(&options, device.as_fd())?;
-    let server = fork(|| serve(image, device.as_fd())).at(Stage::Fork)?;
+    let server = vfork(|| serve(image, device.as_fd())).at(Stage::Fork)?;
     // The server's is now the only one: its death ends the connection, and our question with it.
     drop(device);
     if fstat(&detached).is_err() {

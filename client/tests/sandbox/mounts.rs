@@ -317,7 +317,7 @@ fn secrets_stay_hidden_under_other_names() {
         fs::create_dir(script.path(name)).unwrap();
     }
     std::os::unix::fs::symlink(script.dir.path(), script.path("me")).unwrap();
-    let secret = [script.path("me/secrets")];
+    let secret = [client::hidden::real(&script.path("me/secrets"))];
     let ops = [bind(".", "a"), bind("me", "b")];
     let script = script.ops_hiding(&ops, &secret);
     assert_eq!(script.run().1, "end\n");
