@@ -17,7 +17,7 @@ use crate::disk::{Disk, output};
 use crate::measure::OURS;
 use crate::row::{Cell, NATIVE, Row, Unit};
 use crate::tree::{self, Tree};
-use crate::workload::{CACHED_LIBRARY, cached_library};
+use crate::workload::{CACHED_LIBRARY, cached_library, zstd};
 
 /// Its name among the suites.
 pub(crate) const SUITE: &str = "cache";
@@ -66,7 +66,14 @@ pub(crate) fn measure(options: &Options, disk: &Disk) -> Result<Vec<Row>> {
         println!("no compiler's cache: ccache is {missing}");
         return Ok(Vec::new());
     }
-    let base = Base::new(disk)?;
+    let library = match zstd(options) {
+        Ok(library) => library,
+        Err(error) => {
+            println!("no real C library to build: {error}");
+            return Ok(Vec::new());
+        }
+    };
+    let base = Base::new(&library, disk)?;
     let (name, program) = boxes(options)?.swap_remove(0);
     let boxed = Boxed::new(name, program, disk)?;
     let root = rustix::process::geteuid().is_root();
@@ -147,10 +154,10 @@ impl Shown {
 }
 
 impl Base {
-    fn new(disk: &Disk) -> Result<Self> {
+    fn new(library: &Path, disk: &Disk) -> Result<Self> {
         let place = disk.make("cache")?;
         let root = place.join("base");
-        cached_library(&root)?;
+        cached_library(library, &root)?;
         // Gives all files times in the past: ccache distrusts a header as young as its use.
         Tree::of(&root)?;
         build(&root)?;

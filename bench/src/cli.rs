@@ -77,6 +77,9 @@ pub(crate) struct Options {
     /// Only these contenders beside native; may be repeated
     #[arg(long, value_name = "CONTENDER")]
     pub(crate) only: Vec<String>,
+    /// The C sources of zstd (`lib`), which are built [default: those that cargo has fetched]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) zstd: Option<PathBuf>,
     /// Measure single-threaded workloads once more with job and daemon on this CPU
     #[arg(long, value_name = "CPU")]
     pub(crate) pin: Option<usize>,

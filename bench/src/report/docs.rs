@@ -10,9 +10,9 @@ use crate::row::{Cell, NATIVE, Row};
 
 const HEAD: &str = "# Benchmarks
 
-Written by `bench --write-docs`; do not edit. What it measured is the static build
-([building.md](building.md)), made with the benchmark itself by `RUSTFLAGS='-C target-feature=+crt-static'
-cargo run --release --target x86_64-unknown-linux-gnu -p bench -- --write-docs --pin 1`.
+Written by `bench --write-docs`; do not edit. What it measured is the static build for musl
+([building.md](building.md)): `cargo run --release -p bench -- --pin 1 --write-docs --wakebox
+target/x86_64-unknown-linux-musl/release/wakebox`.
 
 Each workload runs natively and under every contender on the same disk, in turn (A B A B …). A cell
 is the median of its rounds, as a multiple of native's median in the same run, with the quartiles in

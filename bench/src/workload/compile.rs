@@ -142,7 +142,7 @@ fn library(options: &Options, place: &Path) -> Result<Vec<Task>> {
     let mut tasks = Vec::new();
     for (where_, with_tools) in [("outside", false), ("inside", true)] {
         let root = place.join(where_);
-        let sources = copy_library(most, &root)?;
+        let sources = copy_library(most, &zstd(options)?, &root)?;
         let compiler = if with_tools {
             copy_toolchain(&root)?
         } else {
@@ -169,8 +169,8 @@ fn library(options: &Options, place: &Path) -> Result<Vec<Task>> {
 pub(crate) const CACHED_LIBRARY: &str = "libzstd.a";
 
 /// The library in a directory, with a makefile that compiles by ccache and can clean up.
-pub(crate) fn cached_library(root: &Path) -> Result<()> {
-    let sources = copy_library(usize::MAX, root)?;
+pub(crate) fn cached_library(library: &Path, root: &Path) -> Result<()> {
+    let sources = copy_library(usize::MAX, library, root)?;
     let text = makefile(&sources, "ccache gcc") + "clean:\n\trm -f $(OBJECTS) libzstd.a\n";
     Ok(fs::write(root.join("Makefile"), text)?)
 }
@@ -178,9 +178,8 @@ pub(crate) fn cached_library(root: &Path) -> Result<()> {
 /// The parts of the library that are compiled; of the others, headers are needed.
 const PARTS: [&str; 4] = ["common", "compress", "decompress", "dictBuilder"];
 
-/// The library's sources, which cargo has fetched. The names of what is to be compiled.
-fn copy_library(most: usize, root: &Path) -> Result<Vec<String>> {
-    let library = zstd()?;
+/// Copies the library's sources. The names of what is to be compiled.
+fn copy_library(most: usize, library: &Path, root: &Path) -> Result<Vec<String>> {
     let mut sources = HashSet::new();
     for folder in PARTS.into_iter().chain(["legacy", "deprecated", "."]) {
         for entry in fs::read_dir(library.join(folder)).into_iter().flatten() {
@@ -205,8 +204,12 @@ fn copy_library(most: usize, root: &Path) -> Result<Vec<String>> {
     Ok(sources)
 }
 
-/// Where cargo keeps the C sources of the zstd-sys crate; it fetches them if they are not there.
-fn zstd() -> Result<PathBuf> {
+/// Where the C sources of zstd are: those of the zstd-sys crate, unless others are named. Cargo
+/// fetches them if they are not there.
+pub(crate) fn zstd(options: &Options) -> Result<PathBuf> {
+    if let Some(named) = &options.zstd {
+        return Ok(named.clone());
+    }
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let words = [
         "metadata",

@@ -108,7 +108,7 @@ pub(crate) struct Suite {
     pub(crate) tasks: fn(&Options, &Path) -> Result<Vec<Task>>,
 }
 
-pub(crate) use compile::{CACHED_LIBRARY, cached_library};
+pub(crate) use compile::{CACHED_LIBRARY, cached_library, zstd};
 
 /// Not a suite of tasks: it measures the daemon.
 pub(crate) const MEMORY: &str = "memory";
