@@ -95,6 +95,10 @@ impl JobFileSystem {
             Operation::Allocate(allocate) => self.allocate(id, allocate),
             Operation::Seek(seek) => self.seek(id, seek, by, reply),
             Operation::Init { .. } => Err(Refusal::Os(Errno::PROTO)), // once is enough
+            // A job is not told times of birth: those of its inputs are those of the run, and the
+            // kernel would ask for each inode's (fs/fuse/dir.c, `fuse_update_get_attr`), once told
+            // that it can.
+            Operation::Statx(_) if !self.job.is_standing() => Err(Refusal::Os(Errno::NOSYS)),
             Operation::Statx(_) => {
                 let stat = self.job.stat(id)?;
                 reply.push(&statx_reply(&stat));

@@ -154,6 +154,10 @@ fn stat(path: &str) {
 }
 
 /// Without a look at the size, which most programs do without.
+fn born(path: &str) {
+    std::fs::symlink_metadata(path).expect("it is there");
+}
+
 fn read(path: &str) {
     let mut file = File::open(path).expect(path);
     let (mut total, mut buffer) = (0, [0; 64]);
@@ -227,6 +231,7 @@ fn rows() -> Vec<Row> {
     let rows = rows! { on,
         "stat, unknown" [1, 1] => (); stat(&on.path("in/0"))
         "stat" [0, 0] => stat(&on.path("in/0")); stat(&on.path("in/0"))
+    "stat with time of birth, unknown" [1, 2] => born(&on.path("in/1")); born(&on.path("in/0"))
         "stat of what is absent, unknown" [1, 1] => (); stat(&on.path("in/x"))
         "stat of what is absent" [0, 0] => stat(&on.path("in/x")); stat(&on.path("in/x"))
         "open, read, close, unknown" [3, 4] => (); read(&on.path("in/1"))
