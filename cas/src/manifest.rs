@@ -69,6 +69,9 @@ pub enum ManifestError {
     /// The bytes are no manifest.
     #[error("the manifest is damaged at byte {0}")]
     Damaged(usize),
+    /// The bytes are not those of the manifest that was asked for.
+    #[error("what was sent is not the manifest {0}; run the job again")]
+    Other(Digest),
     /// A path that cannot be declared.
     #[error("path '{path}' {reason}")]
     Path {

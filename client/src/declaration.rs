@@ -1,6 +1,7 @@
 //! What a job declares, on its way to the daemon and to collectors.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
@@ -21,7 +22,11 @@ pub struct Declaration {
 
 #[derive(Debug)]
 enum Form {
-    Bytes(Vec<u8>),
+    Bytes {
+        bytes: Vec<u8>,
+        /// What came of keeping them, which is tried once.
+        kept: OnceCell<Option<(Cache, File)>>,
+    },
     Kept(File),
 }
 
@@ -37,10 +42,10 @@ impl Declaration {
         if bytes.len() >= cache::WORTH_IT {
             sandbox::start_hashing_threads();
         }
-        Self {
-            digest: Digest::of_large(&bytes),
-            form: Form::Bytes(bytes),
-        }
+        let digest = Digest::of_large(&bytes);
+        let kept = OnceCell::new();
+        let form = Form::Bytes { bytes, kept };
+        Self { digest, form }
     }
 
     /// By the digest and the size of a manifest that the store at `root` may have kept.
@@ -61,8 +66,8 @@ impl Declaration {
     /// No memory. What was kept cannot be read, or is damaged, and then is kept no more.
     pub fn document(&self, store: &Store) -> io::Result<OwnedFd> {
         match &self.form {
-            Form::Bytes(bytes) => match self.keep(bytes, store) {
-                Some((_, file)) => Ok(file.into()),
+            Form::Bytes { bytes, kept } => match kept.get_or_init(|| self.keep(bytes, store)) {
+                Some((_, file)) => Ok(file.try_clone()?.into()),
                 None => protocol::write_document(bytes),
             },
             Form::Kept(_) => {
@@ -83,11 +88,14 @@ impl Declaration {
     /// # Errors
     /// The store cannot be written to.
     pub fn write_inputs(&self, store: &Store, staging: &str) -> cas::Result<()> {
-        let cache = match &self.form {
-            Form::Bytes(bytes) => self.keep(bytes, store).map(|(cache, _)| cache),
-            Form::Kept(_) => Cache::at(store.root()),
+        let link = |cache: &Cache| cache.link_inputs(self.digest, store, staging);
+        let linked = match &self.form {
+            Form::Bytes { bytes, kept } => {
+                let kept = kept.get_or_init(|| self.keep(bytes, store));
+                kept.as_ref().map(|(cache, _)| link(cache))
+            }
+            Form::Kept(_) => Cache::at(store.root()).as_ref().map(link),
         };
-        let linked = cache.map(|cache| cache.link_inputs(self.digest, store, staging));
         if let Some(Ok(())) = linked {
             return Ok(());
         }
@@ -111,7 +119,7 @@ impl Declaration {
 
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
         match &self.form {
-            Form::Bytes(bytes) => Ok(bytes.into()),
+            Form::Bytes { bytes, .. } => Ok(bytes.into()),
             Form::Kept(file) => {
                 let (mut file, mut bytes) = (file.try_clone()?, Vec::new());
                 file.rewind()?;

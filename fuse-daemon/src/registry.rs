@@ -76,10 +76,13 @@ impl Registry {
         self.known.get(manifest)
     }
 
-    /// Reads a manifest, finds its blobs, and remembers the outcome by its digest.
-    pub fn learn(&self, bytes: &[u8], asked: Key) -> Result<Arc<Resolved>, ManifestError> {
-        let (digest, manifest) = (Digest::of_large(bytes), Listed::read(bytes)?);
-        let key = Key { digest, ..asked };
+    /// Reads the manifest that was asked for, finds its blobs, and remembers the outcome by its digest.
+    pub fn learn(&self, bytes: &[u8], key: Key) -> Result<Arc<Resolved>, ManifestError> {
+        // A file that it was kept in may have changed.
+        if Digest::of_large(bytes) != key.digest {
+            return Err(ManifestError::Other(key.digest));
+        }
+        let manifest = Listed::read(bytes)?;
         if let (Some(root), true) = (manifest.input_root(), manifest.is_empty()) {
             let (digest, inputs) = (root.digest, self.stored(&root, key)?);
             self.known.insert_same_as(key, Key { digest, ..key });
@@ -217,6 +220,21 @@ mod tests {
     use cas::RelPath;
     use cas::manifest::Manifest;
     use cas::tree::{Entry, EntryKind};
+
+    #[test]
+    fn a_manifest_other_than_the_one_asked_for_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let registry = Registry::new(Store::open(place.path()).unwrap());
+        let bytes = Manifest::default().encode();
+        let key = |digest| Key {
+            generation: 0,
+            hour: 0,
+            digest,
+        };
+        let other = registry.learn(&bytes, key(Digest::of(b"other")));
+        assert!(matches!(other, Err(ManifestError::Other(_))), "{other:?}");
+        assert!(registry.learn(&bytes, key(Digest::of(&bytes))).is_ok());
+    }
 
     #[test]
     fn many_who_want_a_stored_tree_at_once_get_the_same_one() {

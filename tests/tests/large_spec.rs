@@ -116,3 +116,22 @@ fn what_is_kept_of_it_is_not_trusted() {
     assert_eq!(message.lines().count(), 1);
     assert_eq!(printed(&place, &spec), "12000\nx\nx\n");
 }
+
+/// A list that nobody remembers is read anew, and what was kept of it need not be that.
+#[test]
+fn what_is_kept_of_it_is_no_other_list() {
+    needs_fuse!();
+    let place = Place::new();
+    let spec = spec(&place, SCRIPT);
+    assert_eq!(printed(&place, &spec), "12000\nx\nx\n");
+    let file = kept(&place).remove(0);
+    let whole = std::fs::read(&file).expect("a manifest");
+    let mut other = whole.clone();
+    let end_of_path = other.len() - 33;
+    other[end_of_path] = b'z';
+    std::fs::write(&file, other).expect("damaged");
+    place.daemons().into_iter().for_each(kill);
+    std::fs::remove_dir_all(place.runtime().join("wakebox/specs")).expect("there are records");
+    assert_eq!(printed(&place, &spec), "12000\nx\nx\n");
+    assert_eq!(std::fs::read(&file).expect("a manifest"), whole);
+}

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
@@ -22,6 +23,9 @@ const BYTES_MAX: u64 = 256 << 20;
 const FILES_MAX: usize = 64;
 
 const PLACE: &str = "index/manifests";
+
+/// How many bytes are compared at a time.
+const CHUNK: usize = 64 << 10;
 
 /// The directory `index/manifests` of a store. All in it may be deleted at any time.
 #[derive(Debug)]
@@ -51,7 +55,8 @@ impl Cache {
         rustix::fs::openat(CWD, path, flags, Mode::empty()).map(Self)
     }
 
-    /// A manifest that was kept, if it still is and has so many bytes.
+    /// A manifest that was kept, if it still is and has so many bytes. Whether it has the right ones,
+    /// the digest of what is read tells.
     pub fn find(&self, manifest: Digest, size: u64) -> Option<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let found = rustix::fs::openat(&self.0, name(manifest), flags, Mode::empty());
@@ -60,22 +65,20 @@ impl Cache {
         (is.is_file() && is.len() == size).then_some(file)
     }
 
-    /// Keeps the bytes of a manifest, and lets go of the oldest if there are too many.
+    /// Keeps the bytes of a manifest, and lets go of the oldest if there are too many. One that is kept
+    /// already and was damaged is written anew.
     ///
     /// # Errors
     /// The disk is full, or may not be written to. A job can do without.
     pub fn keep(&self, manifest: Digest, bytes: &[u8]) -> Result<File> {
-        if let Some(file) = self.find(manifest, bytes.len() as u64) {
+        let kept = self.find(manifest, bytes.len() as u64);
+        if let Some(file) = kept.filter(|file| holds(file, bytes)) {
             return Ok(file);
         }
-        let name = name(manifest);
-        let new = format!("{name}.{}", std::process::id());
         self.make_room(bytes.len() as u64);
         let what = "keep a manifest in the index";
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let file = rustix::fs::openat(&self.0, &new, flags, mode).context(what, &new)?;
-        let mut file = File::from(file);
+        let name = name(manifest);
+        let (new, mut file) = self.create(&name).context(what, &name)?;
         let written = file.write_all(bytes).context(what, &new);
         let renamed = written.and_then(|()| {
             rustix::fs::renameat(&self.0, &new, &self.0, &name).context(what, &name)
@@ -84,6 +87,17 @@ impl Cache {
             let _ = rustix::fs::unlinkat(&self.0, &new, AtFlags::empty());
         }
         renamed.map(|()| file)
+    }
+
+    /// A file that nobody else writes to, and its name. A number of a process would not do: containers
+    /// that share a store have the same ones.
+    fn create(&self, name: &str) -> rustix::io::Result<(String, File)> {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let new = format!("{name}.{:016x}", u64::from_ne_bytes(random));
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.0, &new, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok((new, file.into()))
     }
 
     /// Says in a staging directory what its owner uses, as [`Store::write_inputs`] does, of a manifest
@@ -127,6 +141,16 @@ impl Cache {
             (bytes, count) = (bytes - size, count - 1);
         }
     }
+}
+
+/// Whether a file has these bytes. Not by mapping it: it may be cut meanwhile.
+fn holds(file: &File, bytes: &[u8]) -> bool {
+    let mut buffer = vec![0; CHUNK];
+    let mut chunks = (0..).step_by(CHUNK).zip(bytes.chunks(CHUNK));
+    chunks.all(|(at, chunk)| {
+        let read = &mut buffer[..chunk.len()];
+        file.read_exact_at(read, at).is_ok() && read == chunk
+    })
 }
 
 fn name(manifest: Digest) -> String {
@@ -175,6 +199,33 @@ mod tests {
         assert_eq!(linked, b"words");
         drop(staging);
         assert!(cache.link_inputs(digest, &store, &place).is_err());
+    }
+
+    #[test]
+    fn what_was_damaged_is_kept_anew() {
+        let (root, _store, cache) = cache();
+        let digest = Digest::of(b"words");
+        let bytes = vec![7; CHUNK + 5];
+        let mut other = bytes.clone();
+        *other.last_mut().unwrap() = 8;
+        for before in [&other[..], &bytes[..CHUNK], &[]] {
+            let file = cache.keep(digest, &bytes).unwrap();
+            assert!(holds(&file, &bytes) && !holds(&file, &other));
+            std::fs::write(root.path().join(PLACE).join(name(digest)), before).unwrap();
+            assert!(holds(&cache.keep(digest, &bytes).unwrap(), &bytes));
+            assert_eq!(names(&cache), 1);
+        }
+    }
+
+    /// In two containers, say.
+    #[test]
+    fn two_processes_of_one_number_do_not_write_into_one_file() {
+        let (_root, _store, cache) = cache();
+        let (one, mut first) = cache.create("name").unwrap();
+        first.write_all(b"words").unwrap();
+        let (other, _second) = cache.create("name").unwrap();
+        assert_ne!(one, other);
+        assert_eq!(first.metadata().unwrap().len(), 5);
     }
 
     #[test]
