@@ -177,30 +177,39 @@ pub(super) struct Directory {
     pub(super) listing: Listing,
 }
 
-/// What has become of a directory since somebody began to list it, of whom it is not known whether
-/// he goes on.
+/// What is known of those who list a directory, without knowing them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Listing {
-    /// Nobody has begun since a listing last came to its end.
-    #[default]
-    Ended,
-    /// Somebody has, or may have.
-    Begun,
-    /// And names have changed since.
-    Overtaken,
+pub(super) struct Listing {
+    /// How many have begun and not come to an end: they go on, or have left.
+    begun: u32,
+    /// Others may have begun before anything was noted, and nobody has come to an end since.
+    others: bool,
+    /// Whether names have changed since one of them began.
+    overtaken: bool,
 }
 
 impl Listing {
+    /// Of a directory of which nothing was noted so far.
+    pub(super) const UNKNOWN: Self = Self {
+        begun: 0,
+        others: true,
+        overtaken: false,
+    };
+
     pub(super) fn begin(&mut self) {
-        if *self == Self::Ended {
-            *self = Self::Begun;
-        }
+        self.begun = self.begun.saturating_add(1);
     }
 
     pub(super) fn change(&mut self) {
-        if *self == Self::Begun {
-            *self = Self::Overtaken;
-        }
+        self.overtaken |= self.begun > 0 || self.others;
+    }
+
+    /// Whether all that anybody was told who has begun is still so. It is said once that it is not:
+    /// the kernel then lets go of what it has.
+    pub(super) fn end(&mut self) -> bool {
+        self.begun = self.begun.saturating_sub(1);
+        self.others = false;
+        !std::mem::take(&mut self.overtaken)
     }
 }
 

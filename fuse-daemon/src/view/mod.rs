@@ -201,8 +201,7 @@ impl<S: Clone> View<S> {
                 let name = Name::new(node.name).ok().map(Name::to_owned);
                 let above = Self::id_of(node.parent);
                 Kind::Directory(Directory {
-                    // So far nothing was noted of it.
-                    listing: Listing::Begun,
+                    listing: Listing::UNKNOWN,
                     ..Directory::new(above, name, subdirectories)
                 })
             }

@@ -250,8 +250,7 @@ impl<S: Clone> View<S> {
     /// Tells of a listing that has come to its end whether all that was told of the directory since
     /// anybody began to list it is still so.
     pub fn end_listing(&mut self, directory: InodeId) -> bool {
-        let listing = self.listing_of(directory).map(std::mem::take);
-        listing != Some(Listing::Overtaken)
+        self.listing_of(directory).is_none_or(Listing::end)
     }
 
     fn listing_of(&mut self, directory: InodeId) -> Option<&mut Listing> {

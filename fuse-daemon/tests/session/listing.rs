@@ -97,22 +97,54 @@ fn a_listing_goes_on_from_a_removed_entry_beside_one_from_the_cache() {
 fn a_listing_that_was_left_is_not_taken_for_a_later_one() {
     in_both_ways(|served| {
         rustix::fs::mkdirat(&served.mount, "d", Mode::RWXU).expect("a directory");
-        let names = |kind, count| (0..count).map(move |number| format!("{kind}{number}"));
-        let make = |name: String| drop(served.create(&format!("d/{name}")));
-        names("old", 200).for_each(make);
+        make(&served, "old", 200);
         let left = part(&open(&served.mount, "d").expect("open"), 2048);
-        names("new", 200).for_each(make);
-        let first = open(&served.mount, "d").expect("open");
-        // To where the one who left has been, too, and not to what he had last.
-        let mut seen = part(&first, 64);
-        while !left[4..20].contains(seen.last().expect("an entry")) {
-            seen.extend(part(&first, 64));
-        }
-        assert_eq!(whole(&open(&served.mount, "d").expect("open")).len(), 402);
-        seen.extend(whole(&first));
-        assert_eq!(seen.len(), 402, "none twice");
-        assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), 402);
+        make(&served, "new", 200);
+        expect_all_for_both(&served, &left, 402);
     });
+}
+
+/// As above, and beside them there is one who began much earlier and comes to his end when the one
+/// who leaves has begun: that says nothing of what was begun later.
+#[test]
+fn the_end_of_an_earlier_listing_is_not_that_of_a_later_one() {
+    in_both_ways(|served| {
+        rustix::fs::mkdirat(&served.mount, "d", Mode::RWXU).expect("a directory");
+        make(&served, "old", 200);
+        let early = open(&served.mount, "d").expect("open");
+        // Far behind where the other one leaves.
+        let mut told = 0;
+        while told < 120 {
+            told += part(&early, 1024).len();
+        }
+        // Now there is a cache, and the next who begins throws it away.
+        assert_eq!(whole(&open(&served.mount, "d").expect("open")).len(), 202);
+        make(&served, "between", 1);
+        let left = part(&open(&served.mount, "d").expect("open"), 2048);
+        assert!(!whole(&early).is_empty());
+        make(&served, "new", 200);
+        expect_all_for_both(&served, &left, 403);
+    });
+}
+
+fn make(served: &Served, kind: &str, count: usize) {
+    for number in 0..count {
+        drop(served.create(&format!("d/{kind}{number}")));
+    }
+}
+
+/// Lists at once by two, of whom one comes to the end when the other is where somebody has left.
+fn expect_all_for_both(served: &Served, left: &[String], count: usize) {
+    let first = open(&served.mount, "d").expect("open");
+    // To where the one who left has been, too, and not to what he had last.
+    let mut seen = part(&first, 64);
+    while !left[4..20].contains(seen.last().expect("an entry")) {
+        seen.extend(part(&first, 64));
+    }
+    assert_eq!(whole(&open(&served.mount, "d").expect("open")).len(), count);
+    seen.extend(whole(&first));
+    assert_eq!(seen.len(), count, "none twice");
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), count);
 }
 
 /// In a job of another user than 0 the view checks who may list what, and it has to do so before a
