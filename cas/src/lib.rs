@@ -9,6 +9,7 @@
 //!   staging/<job>/<number>   files being written, flat, one directory per job or import
 //!   staging/<job>/manifest.json   what those are, until the result says it
 //!   staging/<job>/inputs     the manifest of a job that runs, for garbage collectors
+//!   staging/<job>/inputs.hash     which manifest, where that is one of the index
 //!   index/<workspace>        what was hashed before, by device, inode, size and times
 //!   index/manifests/<hash>   the inputs of large jobs
 //!   pins/<name>              files that name blobs to be kept, or links to such files

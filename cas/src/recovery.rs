@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::error::{Context, Result};
 use crate::manifest::Manifest;
 use crate::report::Report;
@@ -22,6 +23,10 @@ pub const FILE: &str = "manifest.json";
 
 /// The name of the manifest of what the job uses.
 pub const INPUTS: &str = "inputs";
+
+/// The name of what says which manifest that is, where it is a file that others use, too, and that was
+/// there before: what it says now need not be what the job uses.
+pub(crate) const INPUTS_HASH: &str = "inputs.hash";
 
 /// The version of the document that is written and understood here.
 pub const VERSION: u32 = 1;
@@ -83,7 +88,7 @@ impl Recovery {
 
     /// Removes the manifest, and what is said of the inputs: the result is in place.
     pub fn remove(directory: BorrowedFd<'_>) -> Result<()> {
-        for name in [INPUTS, FILE] {
+        for name in [INPUTS, INPUTS_HASH, FILE] {
             match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
                 Err(Errno::NOENT) => {}
                 other => other.context("remove the recovery manifest", name)?,
@@ -114,7 +119,13 @@ pub(crate) fn write(
 
 /// What the owner of a staging directory uses, if that can be told.
 pub fn read_inputs(directory: BorrowedFd<'_>) -> Option<Manifest> {
-    Manifest::decode(&read(directory, INPUTS)?).ok()
+    let bytes = read(directory, INPUTS)?;
+    if let Some(hash) = read(directory, INPUTS_HASH)
+        && hash != Digest::of_large(&bytes).to_string().as_bytes()
+    {
+        return None;
+    }
+    Manifest::decode(&bytes).ok()
 }
 
 pub(crate) fn read(directory: BorrowedFd<'_>, name: &str) -> Option<Vec<u8>> {

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 
 use crate::digest::Digest;
 use crate::error::{Context, Result};
-use crate::recovery::INPUTS;
+use crate::recovery::{self, INPUTS, INPUTS_HASH};
 use crate::store::Store;
 
 /// Manifests below this size, in bytes, are sooner written twice than kept: 10,000 inputs or so.
@@ -101,15 +101,18 @@ impl Cache {
     }
 
     /// Says in a staging directory what its owner uses, as [`Store::write_inputs`] does, of a manifest
-    /// that is kept: by a further name of the file, which stays when it is kept no more.
+    /// that is kept: by a further name of the file, which stays when it is kept no more. Nobody has read
+    /// it by now, so its digest is put beside it, for whoever does.
     ///
     /// # Errors
     /// It is not kept any more; or the file system refuses, a link too many for example.
     pub fn link_inputs(&self, manifest: Digest, store: &Store, staging: &str) -> Result<()> {
-        let to = format!("{staging}/{INPUTS}");
+        let what = "say what the job uses in";
         let (from, flags) = (name(manifest), AtFlags::empty());
-        rustix::fs::linkat(&self.0, from, store.staging(), &to, flags)
-            .context("say what the job uses in", to)
+        let hash = format!("{staging}/{INPUTS_HASH}");
+        recovery::write(store.staging(), &hash, from.as_bytes(), what)?;
+        let to = format!("{staging}/{INPUTS}");
+        rustix::fs::linkat(&self.0, from, store.staging(), &to, flags).context(what, to)
     }
 
     /// Forgets a manifest.
@@ -160,6 +163,9 @@ fn name(manifest: Digest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Manifest;
+    use crate::staging::StagingDirectory;
+    use std::os::fd::AsFd;
 
     fn cache() -> (tempfile::TempDir, Store, Cache) {
         let root = tempfile::tempdir().unwrap();
@@ -176,6 +182,13 @@ mod tests {
         entries
             .filter(|entry| !entry.file_name().to_bytes().starts_with(b"."))
             .count()
+    }
+
+    fn damage(root: &Path, manifest: Digest, bytes: &[u8]) {
+        let mut options = File::options();
+        let options = options.write(true).truncate(true);
+        let kept = options.open(root.join(PLACE).join(name(manifest)));
+        kept.unwrap().write_all(bytes).unwrap();
     }
 
     #[test]
@@ -201,6 +214,27 @@ mod tests {
         assert!(cache.link_inputs(digest, &store, &place).is_err());
     }
 
+    /// The blobs that it does not name any more would be collected while the job uses them.
+    #[test]
+    fn collectors_do_not_believe_what_was_damaged() {
+        let (root, store, cache) = cache();
+        let bytes = Manifest::default().encode();
+        let digest = Digest::of(&bytes);
+        cache.keep(digest, &bytes).unwrap();
+        let staging = StagingDirectory::create(store.staging(), "0123456789abcdef").unwrap();
+        cache
+            .link_inputs(digest, &store, "0123456789abcdef")
+            .unwrap();
+        assert!(recovery::read_inputs(staging.as_fd()).is_some());
+        // Still a manifest, of a stored tree.
+        let other = [&bytes[..], b"r", &[0; 32], b"n"].concat();
+        damage(root.path(), digest, &other);
+        assert!(recovery::read_inputs(staging.as_fd()).is_none());
+        recovery::Recovery::remove(staging.as_fd()).unwrap();
+        let left = Dir::read_from(staging.as_fd()).unwrap();
+        assert_eq!(left.count(), 2, "the dots");
+    }
+
     #[test]
     fn what_was_damaged_is_kept_anew() {
         let (root, _store, cache) = cache();
@@ -211,7 +245,7 @@ mod tests {
         for before in [&other[..], &bytes[..CHUNK], &[]] {
             let file = cache.keep(digest, &bytes).unwrap();
             assert!(holds(&file, &bytes) && !holds(&file, &other));
-            std::fs::write(root.path().join(PLACE).join(name(digest)), before).unwrap();
+            damage(root.path(), digest, before);
             assert!(holds(&cache.keep(digest, &bytes).unwrap(), &bytes));
             assert_eq!(names(&cache), 1);
         }
