@@ -58,7 +58,8 @@ enum Place {
 }
 
 impl Placement {
-    /// For readers that may run where this thread may. `None` if that cannot be known.
+    /// For readers that run where this thread may as long as their callers are in many places or
+    /// none was seen. `None` if that cannot be known.
     pub(super) fn new(processes: OwnedFd) -> Option<Self> {
         Some(Self {
             processes,
