@@ -15,6 +15,7 @@ mod cli;
 mod contender;
 mod disk;
 mod inner;
+mod litter;
 mod machine;
 mod measure;
 mod memory;

@@ -14,6 +14,7 @@ use crate::cli::Options;
 use crate::contender::{self, Contender, Field, Stage};
 use crate::disk::{self, Disk};
 use crate::inner::{Findings, monotonic};
+use crate::litter::Mounted;
 use crate::machine::{self, Placement};
 use crate::memory;
 use crate::report;
@@ -182,7 +183,7 @@ impl Bench<'_> {
     }
 
     fn pass(&self, contender: &dyn Contender, task: &Task, round: usize, shown: &mut Shown) {
-        let started = Instant::now();
+        let (mounted, started) = (Mounted::now(), Instant::now());
         match Pass::run(contender, task, round, self.disk) {
             Ok(pass) => {
                 shown.figures.extend(pass.figures);
@@ -192,6 +193,7 @@ impl Bench<'_> {
             Err(error) => shown.failure = Some(error.to_string()),
         }
         shown.spent += started.elapsed().as_secs_f64();
+        mounted.restore();
     }
 
     /// Turns what contenders have shown into rows: one for each figure that native has.
