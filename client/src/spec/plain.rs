@@ -1,6 +1,7 @@
 //! Specs as programs write them: strict JSON, each input an object without escapes. The inputs of such
 //! a spec are read straight into a manifest, without making anything of each on the way. A call with
-//! 100,000 of them took 57 ms of processor time by serde, and takes 40 ms.
+//! 100,000 of them took 57 ms of processor time by serde, and takes 45 ms, with the
+//! hash by which the list is known again.
 //!
 //! What is not plain is not refused here but left to the ordinary way, which knows everything and
 //! says what is wrong. So this must understand a spec as that does, or not at all.

@@ -4,7 +4,7 @@
 //! What is hashed is the text from the list of inputs to the end, because where the list ends is not
 //! known before: jobs that differ in what comes first, their commands mostly, know each other's lists.
 //! So the same bytes are the same list, and what is before and behind it is read in any case. In the
-//! runtime directory, which only this user can write to and which ends with the boot, there is a small
+//! runtime directory, which only this user can write to and which mostly ends with the boot, there is a small
 //! file for each: it may be deleted at any time.
 
 use std::io::Write;

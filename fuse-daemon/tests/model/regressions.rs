@@ -364,20 +364,20 @@ fn a_listing_comes_to_an_end_while_all_that_is_listed_is_renamed() {
     assert_eq!(seen, ["x", "y", "z"]);
 }
 
+fn directory_of_files(view: &mut View<u32>, count: usize) -> InodeId {
+    let parent = directory(view, InodeId::ROOT, "p");
+    for number in 0..count {
+        let name = number.to_string();
+        make(view, parent, &name, NewNode::File(1), 0o644);
+    }
+    parent
+}
+
 /// As `rm -r` does it.
 #[test]
 fn whoever_removes_all_that_is_listed_comes_by_all_of_it() {
     let mut view = view();
-    let parent = directory(&mut view, InodeId::ROOT, "p");
-    for number in 0..50_000 {
-        make(
-            &mut view,
-            parent,
-            &number.to_string(),
-            NewNode::File(1),
-            0o644,
-        );
-    }
+    let parent = directory_of_files(&mut view, 50_000);
     let (mut seen, mut offset) = (0, 2);
     loop {
         let listed = view.list(parent, offset, 25).expect("listed");
@@ -399,16 +399,7 @@ fn whoever_removes_all_that_is_listed_comes_by_all_of_it() {
 #[test]
 fn a_listing_comes_to_an_end_while_all_that_is_listed_is_copied() {
     let mut view = view();
-    let parent = directory(&mut view, InodeId::ROOT, "p");
-    for number in 0..100 {
-        make(
-            &mut view,
-            parent,
-            &number.to_string(),
-            NewNode::File(1),
-            0o644,
-        );
-    }
+    let parent = directory_of_files(&mut view, 100);
     let (mut seen, mut offset) = (0, 2);
     while let Some(entry) = view.list(parent, offset, 1).expect("listed").pop() {
         let copy = format!("{}+", String::from_utf8_lossy(&entry.name));
